@@ -1,0 +1,62 @@
+"""What a checkpoint is to plait: names, element types, shapes and where the bytes lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from plait.dtypes import DTYPES
+
+__all__ = ["Checkpoint", "StoredTensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor as it lies in a file: row-major, little-endian, `offset` bytes from the file's start."""
+
+    name: str
+    dtype: str
+    """A code of `plait.dtypes.DTYPES`."""
+    shape: tuple[int, ...]
+    file: str
+    """Absolute path, links resolved no further than the folder (hub caches are links)."""
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements; 1 for a scalar."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return self.size * DTYPES[self.dtype].size
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The headers of a checkpoint. Holds no weights and no open files."""
+
+    path: Path
+    """The folder, or the single file."""
+    reference: str
+    """What the user wrote."""
+    tensors: Mapping[str, StoredTensor]
+    """By name, in natural order (layer 2 before layer 10)."""
+    config: Mapping[str, Any] | None = None
+    """config.json, or None where there is none."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Tensors known from the headers alone to be another's bytes (name -> name kept), as in a `.bin` that
+    pickles one storage under two names. Both names are in `tensors`."""
+    notes: tuple[str, ...] = ()
+    """Quirks that a reader should know: files ignored, missing model_type, and so on. One sentence each."""
+    renames: Mapping[str, str] = field(default_factory=dict)
+    """For a view: name here -> name in the files. Empty for a checkpoint as stored."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors; those that are another's bytes count once."""
+        return sum(t.nbytes for name, t in self.tensors.items() if name not in self.aliases)

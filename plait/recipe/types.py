@@ -1,0 +1,154 @@
+"""What a recipe is once read: frozen data, every part of it with its line in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from plait.errors import Where
+
+__all__ = [
+    "Filtered",
+    "Input",
+    "ModelRef",
+    "Module",
+    "PostStep",
+    "Recipe",
+    "Scalar",
+    "Setting",
+    "Slice",
+    "TensorRule",
+    "TokenizerSpec",
+]
+
+Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model as a recipe names it: `path[@revision][+adapter[@revision]]`. `str()` gives that text again.
+
+    Two references are the same model when their text is the same; `where` does not count.
+    """
+
+    path: str
+    revision: str | None = None
+    adapter: str | None = None
+    adapter_revision: str | None = None
+    where: Where | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        text = self.path + (f"@{self.revision}" if self.revision else "")
+        if self.adapter:
+            text += f"+{self.adapter}" + (f"@{self.adapter_revision}" if self.adapter_revision else "")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """One entry of a `{filter, value}` list. `filter` None or "*" matches every tensor."""
+
+    filter: str | None
+    value: Scalar | tuple[Scalar, ...]
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The value of one parameter at one level: a scalar, a gradient, or a list of filtered values."""
+
+    value: Scalar | tuple[Scalar, ...] | tuple[Filtered, ...]
+    where: Where
+
+
+Settings = Mapping[str, Setting]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A model in `models`, or a source in a slice; `layer_range` is half open and None means all layers."""
+
+    model: ModelRef
+    where: Where
+    layer_range: tuple[int, int] | None = None
+    parameters: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One run of output layers, and the inputs that make it."""
+
+    sources: tuple[Input, ...]
+    where: Where
+    base_model: ModelRef | None = None
+    parameters: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One part of the output (`modules:`); a document with `models` or `slices` has one, named ""."""
+
+    name: str
+    where: Where
+    slices: tuple[Slice, ...]
+    whole: bool
+    """True when written with `models:`: a single slice over every layer, `layer_range` None."""
+    parameters: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRule:
+    """An entry of `tensors:` (plait's own): for tensors whose output name matches the glob `match`.
+
+    Exactly one of: another `merge_method` and/or `parameters`; `copy_from` a model; `drop`.
+    """
+
+    match: str
+    where: Where
+    merge_method: str | None = None
+    parameters: Settings = field(default_factory=dict)
+    copy_from: ModelRef | None = None
+    drop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PostStep:
+    """An entry of `post:` (plait's own): a step applied to what the method returned, in order."""
+
+    name: str
+    where: Where
+    parameters: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerSpec:
+    """`tokenizer_source` or `tokenizer:`; `source` is "union", "base" or a model."""
+
+    source: str | ModelRef
+    where: Where
+    tokens: Mapping[str, object] = field(default_factory=dict)
+    pad_to_multiple_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One document of a recipe file. `name` is its name as a stage (mergekit-multi), or None."""
+
+    file: str
+    where: Where
+    merge_method: str
+    merge_method_where: Where
+    modules: tuple[Module, ...]
+    name: str | None = None
+    base_model: ModelRef | None = None
+    parameters: Settings = field(default_factory=dict)
+    dtype: str | None = None
+    out_dtype: str | None = None
+    tokenizer: TokenizerSpec | None = None
+    chat_template: str | None = None
+    tensors: tuple[TensorRule, ...] = ()
+    post: tuple[PostStep, ...] = ()
+    seed: int | None = None
+    strict: bool = False
+    text: str = field(default="", compare=False, repr=False)
+    """The whole file as read, for the output's copy of the recipe and the lock."""
