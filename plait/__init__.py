@@ -1,3 +1,56 @@
-"""plait merges neural-network checkpoints in weight space."""
+"""plait merges neural-network checkpoints in weight space.
+
+    plan = plait.plan("recipe.yml")             # everything that will happen, from headers alone
+    result = plait.merge("recipe.yml", "out")   # the merge; nothing that the plan did not show
+    weights = plait.merge_tensors([a, b], "linear", weight=[0.5, 0.5])   # in memory, on arrays or torch tensors
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plait.api import explain, inspect, load, merge, merge_tensors, plan
+    from plait.checkpoint.types import Checkpoint, StoredTensor
+    from plait.engine.run import Event, MergeResult
+    from plait.errors import CheckpointError, MergeError, OutputError, PlaitError, RecipeError
+    from plait.planning.types import Plan
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "plait.api": ("explain", "inspect", "load", "merge", "merge_tensors", "plan"),
+    "plait.checkpoint.types": ("Checkpoint", "StoredTensor"),
+    "plait.engine.run": ("Event", "MergeResult"),
+    "plait.errors": ("CheckpointError", "MergeError", "OutputError", "PlaitError", "RecipeError"),
+    "plait.planning.types": ("Plan",),
+}
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Event",
+    "MergeError",
+    "MergeResult",
+    "OutputError",
+    "Plan",
+    "PlaitError",
+    "RecipeError",
+    "StoredTensor",
+    "__version__",
+    "explain",
+    "inspect",
+    "load",
+    "merge",
+    "merge_tensors",
+    "plan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import plait` costs nothing."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'plait' has no attribute {name!r}")

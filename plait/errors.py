@@ -81,6 +81,11 @@ class RecipeError(PlaitError):
         self.faults = tuple(dict.fromkeys(ordered))
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
+    @classmethod
+    def of(cls, message: str) -> RecipeError:
+        """Make one of a single fault without a place."""
+        return cls([Fault(message)])
+
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Return "Did you mean 'x'?" for the nearest of `known`, or "" when none is near.

@@ -1,0 +1,162 @@
+"""The public functions. Every command of the command line is a thin call of one of these."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from plait.checkpoint import open_checkpoint
+from plait.checkpoint.types import Checkpoint
+from plait.engine.run import Event, MergeResult, execute
+from plait.errors import RecipeError
+from plait.output.lock import read_lock
+from plait.planning import DEFAULT_SHARD_SIZE, make_plan
+from plait.planning.types import Plan, Step
+from plait.recipe import parse_recipe
+
+__all__ = ["explain", "inspect", "load", "merge", "merge_tensors", "plan"]
+
+Path_ = str | os.PathLike[str]
+
+
+def plan(
+    recipe: Path_, *, shard_size: int | None = None, seed: int | None = None, explain: bool = False
+) -> Plan:
+    """Return everything that merging `recipe` (a recipe or a lock) will do; reads headers only, writes nothing.
+
+    Args:
+        recipe: Path of a YAML recipe, or of a `plait.lock`.
+        shard_size: Most bytes of weights in one output file; default 5 GB, or the lock's.
+        seed: Overrides the recipe's seed.
+        explain: Keep which rule gave each parameter its value (`plan.steps[i].explained`).
+
+    Raises:
+        RecipeError: with every fault of the recipe, once its models' headers have been read.
+        CheckpointError: for a lock that is damaged.
+    """
+    lock = read_lock(Path(recipe))
+    if lock is None:
+        return make_plan(recipe, shard_size=shard_size or DEFAULT_SHARD_SIZE, seed=seed, explain=explain)
+    documents = parse_recipe(lock.recipe, file=str(lock.root / lock.recipe_file))
+    return make_plan(
+        documents,
+        root=lock.root,
+        shard_size=shard_size or lock.shard_size,
+        seed=lock.seed if seed is None else seed,
+        explain=explain,
+        expected_hashes=lock.hashes,
+    )
+
+
+def merge(
+    recipe: Path_,
+    out: Path_,
+    *,
+    threads: int | None = None,
+    memory: int = 1 << 30,
+    shard_size: int | None = None,
+    device: str = "cpu",
+    seed: int | None = None,
+    resume: bool = True,
+    overwrite: bool = False,
+    verify: bool = True,
+    allow_nonfinite: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> MergeResult:
+    """Merge as `recipe` says and leave a complete model folder at `out`, or leave nothing there.
+
+    Args:
+        recipe: Path of a YAML recipe, or of a `plait.lock`, which gives the same bytes again.
+        out: The folder to make. While work goes on its files are in `out` + ".partial".
+        threads: Most threads; default one a core. The result does not depend on it.
+        memory: Most bytes to hold over what the process needs anyway.
+        shard_size: Most bytes of weights in one output file.
+        device: "cpu", or a torch device such as "cuda". The result does not depend on it.
+        seed: Overrides the recipe's seed.
+        resume: Go on with an interrupted merge of the same plan; otherwise start afresh.
+        overwrite: Replace an earlier output; nothing of it is kept.
+        verify: Open the output anew and hold it against the plan and its own config.
+        allow_nonfinite: Go on when an input has, or the merge makes, NaN or infinity.
+        on_event: Called with progress, from any thread.
+
+    Raises:
+        RecipeError: the recipe is wrong; nothing was written.
+        OutputError: the folder may not be touched, or the disk is full.
+        MergeError: work had begun and had to stop; what is done is kept for the next run.
+    """
+    made = plan(recipe, shard_size=shard_size, seed=seed)
+    lock = read_lock(Path(recipe))
+    return execute(
+        made,
+        out,
+        threads=threads,
+        memory=memory,
+        device=device,
+        resume=resume,
+        overwrite=overwrite,
+        verify=verify,
+        allow_nonfinite=allow_nonfinite,
+        shard_size=shard_size or (lock.shard_size if lock else DEFAULT_SHARD_SIZE),
+        on_event=on_event,
+    )
+
+
+def explain(recipe: Path_, pattern: str = "*") -> tuple[Step, ...]:
+    """Return the steps whose output tensor matches the glob, each with which rule gave each parameter its value.
+
+    Raises:
+        RecipeError: no tensor matches, or the recipe is wrong.
+    """
+    steps = plan(recipe, explain=True).steps
+    found = tuple(step for step in steps if fnmatchcase(step.name, pattern))
+    if not found:
+        raise RecipeError.of(f"No output tensor matches {pattern!r}; there are {len(steps)}, such as {steps[0].name}.")
+    return found
+
+
+def inspect(checkpoint: Path_) -> Checkpoint:
+    """Return a checkpoint's headers: names, element types, shapes, config. No weight is read."""
+    return open_checkpoint(checkpoint)
+
+
+def load(checkpoint: Path_) -> dict[str, Any]:
+    """Read a whole checkpoint into numpy arrays (bfloat16 and float8 as ml_dtypes types), by name."""
+    from plait.engine.memory_merge import load_arrays  # noqa: PLC0415 - keeps `plan` light
+
+    return load_arrays(open_checkpoint(checkpoint))
+
+
+def merge_tensors(
+    models: Sequence[Mapping[str, Any]],
+    method: str,
+    *,
+    base: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """Merge dicts of numpy arrays or torch tensors in memory, by name.
+
+    Args:
+        models: One mapping a model, all with the same names and shapes.
+        method: Name of a merge method.
+        base: The base model, for methods that need one.
+        seed: For methods with randomness.
+        parameters: The method's parameters; a per-model one as a number or a sequence with one number a model.
+
+    Returns:
+        Arrays (or tensors, with gradients where the method has them) in the element type of the base or first model.
+
+    Raises:
+        PlaitError: names or shapes differ, or a parameter is unknown, missing or out of range.
+
+    >>> import numpy as np
+    >>> a, b = {"w": np.ones(3, np.float32)}, {"w": np.zeros(3, np.float32)}
+    >>> merge_tensors([a, b], "linear", weight=[3, 1])["w"].tolist()
+    [0.75, 0.75, 0.75]
+    """
+    from plait.engine.memory_merge import merge_mappings  # noqa: PLC0415 - keeps `plan` light
+
+    return merge_mappings(models, method, base, seed, parameters)

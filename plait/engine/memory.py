@@ -1,0 +1,61 @@
+"""How much memory a plan needs, and how many threads fit the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from plait.dtypes import DTYPES
+from plait.engine.device import Device
+from plait.engine.tiles import is_wide, method_of
+from plait.errors import PlaitError
+from plait.methods.measures import SAMPLE
+from plait.planning.types import Plan, Step
+
+__all__ = ["fit_threads", "peak_memory"]
+
+
+def _tile_bytes(step: Step, device: Device) -> int:
+    """Bytes that one thread holds while it makes the step: raw batches, float tiles, and what ops put beside them."""
+    locality = method_of(step).locality if step.action == "merge" else "element"
+    whole = locality == "matrix"
+    columns = step.size // max(1, step.shape[0]) if locality == "row" and len(step.shape) > 1 else 1
+    batch = step.size if whole else min(step.size, max(device.batch, columns))
+    tile = step.size if whole else min(step.size, max(device.tile, columns))
+    raw = sum(DTYPES[source.dtype].size for source in step.inputs) + 2 * DTYPES[step.dtype].size
+    floats = (2 * len(step.sources) + 4) * (8 if is_wide(step) else 4)
+    if whole:
+        floats *= 3  # matrix methods may work in float64 beside the stack
+    inner = max((_tile_bytes(source.step, device) for source in step.inputs if source.step), default=0)
+    return batch * raw + tile * floats + inner
+
+
+def _measure_bytes(step: Step) -> int:
+    if step.action != "merge":
+        return 0
+    count = len(step.sources)
+    blocks = step.size // 4096 + 1
+    counters = (3 * SAMPLE * 4 + (1 << 20) * 8) * count if "threshold" in method_of(step).measured else 0
+    return blocks * 8 * (count * (count + 1) // 2) * 2 + counters
+
+
+def peak_memory(steps: Iterable[Step], device: Device, threads: int) -> int:
+    """Bytes, over what the process needs anyway, that a merge of these steps may hold at once."""
+    return threads * max((_tile_bytes(step, device) + _measure_bytes(step) for step in steps), default=0)
+
+
+def fit_threads(plan: Plan, device: Device, threads: int, memory: int) -> int:
+    """Return how many threads, at most `threads`, stay within `memory` bytes.
+
+    Raises:
+        PlaitError: not even one does; says how much it needs.
+    """
+    if threads < 1:
+        raise PlaitError(f"--threads {threads}: at least one is needed.")
+    one = peak_memory(plan.steps, device, 1)
+    if one > memory:
+        largest = max(plan.steps, key=lambda step: _tile_bytes(step, device) + _measure_bytes(step))
+        raise PlaitError(
+            f"{largest.name} needs {one / 2**20:.0f} MiB at once ({largest.method or 'copy'}), more than --memory "
+            f"{memory / 2**20:.0f} MiB allows. Raise --memory."
+        )
+    return max(1, min(threads, memory // max(1, one)))

@@ -1,0 +1,201 @@
+"""From a step to output bytes, tile by tile. One `Tiler` a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from plait.checkpoint.io import FileReader
+from plait.dtypes import DTYPES
+from plait.engine.device import Device, Raw
+from plait.engine.hashes import Streams
+from plait.errors import MergeError
+from plait.methods import Method, find_method
+from plait.ops import BLOCK, Rng, tile_scope, weighted_sum
+from plait.ops.scratch import empty
+from plait.planning.types import Plan, Source, Step
+
+__all__ = ["Prepared", "Tiler", "is_wide", "method_of"]
+
+
+@dataclass
+class Prepared:
+    """What is known about a step before its tiles run: its method, arguments and measurements."""
+
+    method: Method
+    arguments: dict[str, Any]
+    """Every keyword of the method but the generator; per-model numbers are `[k]` float64."""
+    coefficients: np.ndarray[Any, Any] | None = None
+    rng: Rng | None = None
+
+
+def method_of(step: Step) -> Method:
+    """Return the method, or the variant of it, that the step's parameters ask for."""
+    return find_method(step.method).chosen(step.parameters)
+
+
+def is_wide(step: Step) -> bool:
+    """Whether the step computes in float64: only for float64 output."""
+    return step.dtype == "F64"
+
+
+@dataclass
+class Tiler:
+    """Reads, computes and encodes tiles; knows nothing of files written, threads or journals."""
+
+    plan: Plan
+    reader: FileReader
+    device: Device
+    prepared: Mapping[Step, Prepared]
+    streams: Streams | None = None
+    """Set while output is being made: then what is read is hashed."""
+    allow_nonfinite: bool = False
+    differing: set[str] = field(default_factory=set)
+    """Copied tensors (integer buffers) that are not the same in all inputs."""
+
+    def spans(self, step: Step, start: int, stop: int, length: int) -> Iterator[tuple[int, int]]:
+        """Cut [start, stop) into tiles of about `length` elements that suit the method's locality."""
+        grain = self._grain(step, length)
+        for begin in range(start, stop, grain) if stop > start else ((start,) if step.size == 0 else ()):
+            yield begin, min(begin + grain, stop)
+
+    def _grain(self, step: Step, length: int) -> int:
+        locality = method_of(step).locality if step.action == "merge" else "element"
+        if locality == "matrix":
+            return max(1, step.size)
+        if locality == "row":
+            columns = max(1, step.size // max(1, _rows(step)))
+            return max(1, length // columns) * columns
+        return max(BLOCK, length // BLOCK * BLOCK)
+
+    def make(self, step: Step, start: int, stop: int, out: Raw) -> None:
+        """Write the bytes of elements [start, stop) of the step's output into `out`."""
+        if step.action == "copy":
+            self._copy(step, start, stop, out)
+            return
+        size = DTYPES[step.dtype].size
+        with tile_scope():
+            raws = {source: self._read(source, start, stop) for source in step.inputs}
+            for begin, end in self.spans(step, start, stop, self.device.tile):
+                with tile_scope():
+                    part = out[(begin - start) * size : (end - start) * size]
+                    self._tile(step, begin, _cut(raws, start, begin, end), part)
+
+    def _tile(self, step: Step, begin: int, raws: Mapping[Source, Raw], out: Raw) -> None:
+        prepared = self.prepared[step]
+        stack, base = self._stack(step, prepared.method, raws)
+        merged = self._merged(step, prepared, stack, begin)
+        for name, parameters in step.post:
+            merged = find_method(name, post=True).run(merged, **parameters)
+        if not self.device.encode(merged, step.dtype, base, out) and not self.allow_nonfinite:
+            hint = "--allow-nonfinite goes on all the same."
+            raise MergeError(f"{step.name}: {step.method} made NaN or infinity in {DTYPES[step.dtype].name}. {hint}")
+
+    def _stack(self, step: Step, method: Method, raws: Mapping[Source, Raw]) -> tuple[Any, Any]:
+        inputs = [(raws[source], source.dtype) for source in step.sources]
+        base = (raws[step.base], step.base.dtype) if step.base is not None else None
+        stack, origin, finite = self.device.stack(inputs, base, wide=is_wide(step))
+        if not all(finite) and not self.allow_nonfinite:
+            order = [*step.sources, *([step.base] if step.base is not None else [])]
+            bad = order[-1] if step.base is not None and not finite[-1] else order[finite.index(False)]
+            owner = self.plan.models[bad.model].reference
+            hint = "Mend or replace that input; --allow-nonfinite goes on all the same."
+            raise MergeError(f"{bad.name} of {owner} has NaN or infinity. {hint}")
+        return self._shaped(step, method, stack), origin
+
+    def _shaped(self, step: Step, method: Method, stack: Any) -> Any:
+        if method.locality == "row":
+            rows = _rows(step)
+            return stack.reshape(stack.shape[0], -1, max(1, step.size // max(1, rows)))
+        if method.locality == "matrix":
+            return stack.reshape(stack.shape[0], *step.shape)
+        return stack
+
+    def _merged(self, step: Step, prepared: Prepared, stack: Any, start: int) -> Any:
+        if prepared.coefficients is not None:
+            return weighted_sum(stack, self.device.numbers(prepared.coefficients[:, None], stack))
+        arguments = {
+            name: self.device.numbers(value.reshape(-1, *[1] * (stack.ndim - 1)), stack)
+            if isinstance(value, np.ndarray)
+            else value
+            for name, value in prepared.arguments.items()
+        }
+        if prepared.method.random and prepared.rng is not None:
+            arguments[prepared.method.random] = prepared.rng.at(start)
+        return prepared.method.run(stack, **arguments)
+
+    def observe(self, step: Step, start: int, stop: int) -> Iterator[tuple[int, Any]]:
+        """Yield (first element, stack) of every tile of [start, stop); a stack is valid until the next is asked for."""
+        with tile_scope():
+            for low, high in self.spans(step, start, stop, self.device.batch):
+                with tile_scope():
+                    raws = {source: self._read(source, low, high) for source in step.inputs}
+                    for begin, end in self.spans(step, low, high, self.device.tile):
+                        with tile_scope():
+                            yield begin, self._stack(step, method_of(step), _cut(raws, low, begin, end))[0]
+
+    def _read(self, source: Source, start: int, stop: int) -> Raw:
+        """Return the bytes of elements [start, stop) of an input, reading or making them."""
+        size = DTYPES[source.dtype].size
+        out: Raw = empty(((stop - start) * size,), np.uint8)
+        if source.tensor is None:
+            self._make_inner(source.made, start, stop, out)
+            return out
+        self.reader.read_into(source.tensor.file, source.tensor.offset + start * size, out)
+        if self.streams is not None:
+            self.streams.feed(source.tensor, start * size, out)
+        return out
+
+    def _make_inner(self, step: Step, start: int, stop: int, out: Raw) -> None:
+        """Make part of another stage's tensor, widened to what its method must see at once."""
+        size = DTYPES[step.dtype].size
+        grain = self._grain(step, self.device.tile)
+        low, high = start // grain * grain, min(-(-stop // grain) * grain, step.size)
+        if (low, high) == (start, stop) or step.action == "copy" or method_of(step).locality in {"element", "span", "measured"}:
+            self.make(step, start, stop, out)
+            return
+        whole: Raw = np.empty((high - low) * size, np.uint8)
+        self.make(step, low, high, whole)
+        out[:] = whole[(start - low) * size : (stop - low) * size]
+
+    def _copy(self, step: Step, start: int, stop: int, out: Raw) -> None:
+        with tile_scope():
+            out[:] = self._read(step.sources[0], start, stop)
+            for other in step.sources[1:]:
+                if not np.array_equal(self._read(other, start, stop), out):
+                    self.differing.add(step.name)
+            if DTYPES[step.dtype].is_float and len(out) and not self.allow_nonfinite:
+                self._check_finite(step, out)
+
+    def _check_finite(self, step: Step, raw: Raw) -> None:
+        size = DTYPES[step.dtype].size
+        for begin in range(0, len(raw), self.device.tile * size):
+            with tile_scope():
+                part = raw[begin : begin + self.device.tile * size]
+                if not self.device.stack([(part, step.dtype)], None, wide=is_wide(step))[2][0]:
+                    owner = self.plan.models[step.sources[0].model].reference
+                    hint = "Mend or replace that input; --allow-nonfinite goes on all the same."
+                    raise MergeError(f"{step.sources[0].name} of {owner} has NaN or infinity. {hint}")
+
+
+def _rows(step: Step) -> int:
+    """Rows of the tensor as methods with row locality see it: a vector is one row."""
+    return step.shape[0] if len(step.shape) > 1 else 1
+
+
+def _cut(raws: Mapping[Source, Raw], start: int, begin: int, end: int) -> dict[Source, Raw]:
+    return {
+        source: raw[(begin - start) * DTYPES[source.dtype].size : (end - start) * DTYPES[source.dtype].size]
+        for source, raw in raws.items()
+    }
+
+
+def sample_spans(size: int, wanted: int, segment: int = 1024) -> Sequence[tuple[int, int]]:
+    """Spread about `wanted` elements evenly over a tensor, as short runs."""
+    count = max(1, wanted // segment)
+    if size <= count * segment:
+        return [(0, size)]
+    return [(i * (size - segment) // max(1, count - 1), i * (size - segment) // max(1, count - 1) + segment) for i in range(count)]

@@ -1,0 +1,253 @@
+"""The one loop over steps: units of work on threads, each writing its own byte ranges."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from plait.checkpoint.io import FileReader, FileWriter
+from plait.dtypes import DTYPES
+from plait.engine.device import Device
+from plait.engine.hashes import CHUNK, Registry, Streams
+from plait.engine.journal import Journal
+from plait.engine.prepare import Group, group_measure, groups_of, needs_preparing, prepare, prepare_all, sample
+from plait.engine.tiles import Prepared, Tiler, method_of
+from plait.methods.measures import SAMPLE, Measure
+from plait.planning.types import Placed, Plan, Step
+
+__all__ = ["Progress", "Task", "Work", "tasks_of"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with (tensor, bytes read, bytes written) after each batch, from any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one thread takes at a time: a unit of a tensor, or all units of one that must be measured first."""
+
+    index: int
+    units: tuple[int, ...]
+    cost: int
+
+
+def units_of(step: Step) -> int:
+    """How many units a step is cut into. What depends on whole rows or the whole tensor is one."""
+    if step.action == "merge" and method_of(step).locality in {"row", "matrix"}:
+        return 1
+    return max(1, -(-step.size // CHUNK))
+
+
+def tasks_of(placed: Sequence[Placed]) -> list[Task]:
+    """Cut the plan into tasks, the longest first so that threads finish together; equal ones in file order."""
+    tasks = []
+    for index, place in enumerate(placed):
+        count = units_of(place.step)
+        cost = sum(source.size * DTYPES[source.dtype].size for source in place.step.inputs)
+        if needs_preparing(place.step):
+            tasks.append(Task(index, tuple(range(count)), 2 * cost))
+        else:
+            tasks += [Task(index, (unit,), cost // count) for unit in range(count)]
+    return sorted(tasks, key=lambda task: -task.cost if len(task.units) > 1 or task.cost > CHUNK else 0)
+
+
+@dataclass
+class Work:
+    """Everything that the threads of one merge share."""
+
+    plan: Plan
+    folder: Path
+    device: Device
+    threads: int
+    reader: FileReader
+    writer: FileWriter
+    journal: Journal
+    registry: Registry
+    progress: Progress
+    allow_nonfinite: bool = False
+    prepared: dict[Step, Prepared] = field(default_factory=dict)
+    shared: dict[Group, Any] = field(default_factory=dict)
+    differing: set[str] = field(default_factory=set)
+    digests: dict[tuple[int, int], str] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self) -> None:
+        """Make every output byte. Raises the first error of any thread, after all have stopped."""
+        self._measure_groups()
+        tasks = tasks_of(self.plan.placed)
+        self._on_threads(tasks, lambda: _Worker(self).run)
+
+    def _measure_groups(self) -> None:
+        """Gather what is measured over the whole model, before anything is written."""
+        groups = groups_of((*self.plan.stage_steps, *self.plan.steps))
+        for group, steps in groups.items():
+            measure = group_measure(group, steps)
+            if measure.needed():
+                self._prime(measure, steps)
+                again = True
+                while again:
+                    self._one_pass(measure, steps)
+                    again = measure.finish_pass()
+            self.shared[group] = measure.result()
+
+    def _prime(self, measure: Measure, steps: Sequence[Step]) -> None:
+        if measure.wants_sample():
+            worker = _Worker(self)
+            total = sum(step.size for step in steps)
+            parts = [sample(step, worker.inner(step), max(256, 4 * SAMPLE * step.size // total)) for step in steps]
+            measure.prime(np.concatenate(parts, axis=1))
+
+    def _one_pass(self, measure: Measure, steps: Sequence[Step]) -> None:
+        spans = [
+            (step, low, min(low + CHUNK, step.size)) for step in steps for low in range(0, step.size, CHUNK)
+        ]
+
+        def start() -> Callable[[tuple[Step, int, int]], None]:
+            worker, fork = _Worker(self), measure.fork()
+            forks.append(fork)
+
+            def see(span: tuple[Step, int, int]) -> None:
+                step, low, high = span
+                for begin, stack in worker.inner(step).observe(step, low, high):
+                    fork.update(stack, begin, None)
+                self.progress(step.name, (high - low) * sum(DTYPES[s.dtype].size for s in step.inputs), 0)
+
+            return see
+
+        forks: list[Any] = []
+        self._on_threads(spans, start)
+        for fork in forks:
+            measure.join(fork)
+
+    def _on_threads(self, items: Iterable[Any], start: Callable[[], Callable[[Any], None]]) -> None:
+        """Run items on the threads, in order of the list; the first error stops all and is raised."""
+        queue = iter(list(items))
+        errors: list[BaseException] = []
+
+        def loop() -> None:
+            try:
+                act = start()
+                while not self._stop.is_set():
+                    with self._lock:
+                        item = next(queue, None)
+                    if item is None:
+                        return
+                    act(item)
+            except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
+                errors.append(error)
+                self._stop.set()
+
+        threads = [threading.Thread(target=loop, name=f"plait-{i}", daemon=True) for i in range(self.threads)]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(0.2)
+        except BaseException:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+            raise
+        if errors:
+            raise errors[0]
+
+
+class _Worker:
+    """One thread's share: its tiler, its running hashes."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.streams = Streams(work.registry)
+        self.making = self._tiler(self.streams)
+        self.measuring = self._tiler(None)
+
+    def _tiler(self, streams: Streams | None) -> Tiler:
+        work = self.work
+        return Tiler(
+            work.plan, work.reader, work.device, work.prepared, streams, work.allow_nonfinite, work.differing
+        )
+
+    def inner(self, step: Step) -> Tiler:
+        """Return the measuring tiler, once all that the step's inputs need is known."""
+        for source in step.inputs:
+            if source.step is not None:
+                prepare_all(source.step, self.work.prepared, self._prepare)
+        return self.measuring
+
+    def _prepare(self, step: Step) -> Prepared:
+        return prepare(step, self.measuring, self.work.plan.seed, self.work.shared)
+
+    def run(self, task: Task) -> None:
+        """Make the task's units, save those that an earlier run has left intact."""
+        place = self.work.plan.placed[task.index]
+        todo = [unit for unit in task.units if not self._intact(task.index, place, unit)]
+        if todo:
+            prepare_all(place.step, self.work.prepared, self._prepare)
+            for unit in todo:
+                self._make(task.index, place, unit)
+            if len(task.units) == units_of(place.step):
+                self.work.prepared.pop(place.step, None)
+
+    def _range(self, place: Placed, unit: int) -> tuple[int, int]:
+        if units_of(place.step) == 1:
+            return 0, place.step.size
+        return unit * CHUNK, min((unit + 1) * CHUNK, place.step.size)
+
+    def _intact(self, index: int, place: Placed, unit: int) -> bool:
+        """Whether the file still holds what the journal says was written."""
+        wanted = self.work.journal.done.get((index, unit))
+        if wanted is None:
+            return False
+        begin, end = self._range(place, unit)
+        size = DTYPES[place.step.dtype].size
+        state = xxhash.xxh3_128()
+        file = str(self.work.folder / self.work.plan.files[place.file].name)
+        buffer = np.empty(min(1 << 22, max(1, (end - begin) * size)), np.uint8)
+        for start in range(begin * size, end * size, len(buffer)):
+            part = buffer[: min(len(buffer), end * size - start)]
+            self.work.reader.read_into(file, place.offset + start, part)
+            state.update(part)
+        if state.hexdigest() != wanted:
+            return False
+        self.work.digests[(index, unit)] = wanted
+        self.work.progress(place.step.name, self._bytes_read(place.step, end - begin), (end - begin) * size)
+        return True
+
+    def _bytes_read(self, step: Step, count: int) -> int:
+        return count * sum(DTYPES[source.dtype].size for source in step.inputs)
+
+    def _make(self, index: int, place: Placed, unit: int) -> None:
+        step, work = place.step, self.work
+        size = DTYPES[step.dtype].size
+        begin, end = self._range(place, unit)
+        file = str(work.folder / work.plan.files[place.file].name)
+        state = xxhash.xxh3_128()
+        out = np.empty(0, np.uint8)
+        self._advise(step, begin, end)
+        for low, high in self.making.spans(step, begin, end, work.device.batch):
+            if out.nbytes < (high - low) * size:
+                out = np.empty((high - low) * size, np.uint8)
+            part = out[: (high - low) * size]
+            self.making.make(step, low, high, part)
+            state.update(part)
+            work.writer.write_at(file, place.offset + low * size, part)
+            work.progress(step.name, self._bytes_read(step, high - low), len(part))
+        digest = state.hexdigest()
+        work.digests[(index, unit)] = digest
+        work.journal.record(index, unit, digest, self.streams.take_finished())
+
+    def _advise(self, step: Step, begin: int, end: int) -> None:
+        """Ask the system to read the unit's inputs ahead, while its first tiles are computed."""
+        for source in step.inputs:
+            if source.tensor is not None:
+                size = DTYPES[source.dtype].size
+                self.work.reader.advise(
+                    source.tensor.file, source.tensor.offset + begin * size, (end - begin) * size
+                )

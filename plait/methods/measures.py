@@ -1,0 +1,291 @@
+"""Statistics that a method needs before its first tile: gathered tile by tile, exact, in any order.
+
+Each measure is fed the stack of every tile, once a pass. What it returns does not depend on tiles, threads or
+device: counts are integers, and sums run over fixed blocks and are then added without rounding (`math.fsum`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+
+from plait import ops
+from plait.methods.vocabulary import Array, Measured
+
+__all__ = ["Gram", "KeptNorm", "MagnitudeThreshold", "Measure", "Threshold", "kept_norm"]
+
+SAMPLE = 1 << 15
+"""Entries a model that `prime` is shown, to guess where the threshold lies."""
+_SMALL = 1 << 16
+_WINDOW = 1 << 20
+_HIGH, _LOW = 1 << 15, 1 << 16
+
+
+class Measure(Protocol):
+    """What the engine drives: optional `prime`, passes of `update` until `finish_pass` is false, then `result`."""
+
+    def needed(self) -> bool:
+        """Whether any pass is needed; when not, `result` may be called at once."""
+
+    def wants_sample(self) -> bool:
+        """Whether `prime` should be called before the first pass."""
+
+    def prime(self, sample: Array) -> None:
+        """See `[k, m]` entries drawn evenly from the whole."""
+
+    def fork(self) -> Measure:
+        """Return an empty copy for another thread to fill in this pass."""
+
+    def update(self, stack: Array, start: int, rng: Any) -> None:
+        """See one tile `[k, n]` whose first entry is entry `start` of its tensor."""
+
+    def join(self, other: Any) -> None:
+        """Add what a fork has seen."""
+
+    def finish_pass(self) -> bool:
+        """End a pass; true when another is needed."""
+
+    def result(self) -> Array:
+        """Return what was measured, `[k]` float64 (the Gram matrix: `[k, k]`)."""
+
+
+def _host(values: Any) -> np.ndarray[Any, Any]:
+    return values if isinstance(values, np.ndarray) else np.asarray(values.detach().cpu().numpy())
+
+
+@dataclass
+class Gram:
+    """All dot products of the inputs: `[k, k]` float64."""
+
+    k: int
+    blocks: list[np.ndarray[Any, Any]] = field(default_factory=list)
+
+    def needed(self) -> bool:
+        """Return true."""
+        return True
+
+    def wants_sample(self) -> bool:
+        """Return false."""
+        return False
+
+    def prime(self, sample: Array) -> None:
+        """Do nothing."""
+
+    def fork(self) -> Gram:
+        """Return an empty Gram matrix."""
+        return Gram(self.k)
+
+    def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
+        """Add the tile's blocks."""
+        self.blocks.append(_host(ops.gram_blocks(stack, start)))
+
+    def join(self, other: Gram) -> None:
+        """Take over the other's blocks."""
+        self.blocks += other.blocks
+
+    def finish_pass(self) -> bool:
+        """One pass does."""
+        return False
+
+    def result(self) -> Array:
+        """Add the blocks up, exactly."""
+        sums = _column_sums(self.blocks, self.k * (self.k + 1) // 2)
+        gram = np.zeros((self.k, self.k))
+        gram[np.triu_indices(self.k)] = sums
+        return gram + np.triu(gram, 1).T
+
+
+def _column_sums(blocks: list[np.ndarray[Any, Any]], columns: int) -> list[float]:
+    if not blocks:
+        return [0.0] * columns
+    return [math.fsum(column) for column in np.concatenate(blocks).T.tolist()]
+
+
+class MagnitudeThreshold:
+    """The magnitude at which a fraction `density` of each model's entries is at least as large: `[k]`.
+
+    Exact: the k-th largest of `size` magnitudes with k = max(1, floor(density * size)). A sample says where
+    to look; one pass counts what lies above and tabulates bit patterns inside a narrow window. Should the sample have
+    misled, two more passes over a histogram of all bit patterns find the value.
+    """
+
+    def __init__(self, density: np.ndarray[Any, Any], size: int) -> None:
+        self.density, self.size = density, size
+        self.rank = [max(1, math.floor(d * size)) for d in density.tolist()]
+        self.open = [i for i, d in enumerate(density.tolist()) if 0 < d < 1 and size > 0]
+        self.found = np.where(density <= 0, np.inf, 0.0)
+        self.stage = "all" if size <= _SMALL else "window"
+        self._reset()
+
+    def _reset(self) -> None:
+        self.kept: dict[int, list[Any]] = {i: [] for i in self.open}
+        self.above = dict.fromkeys(self.open, 0)
+        width = {"all": 0, "window": _WINDOW, "high": _HIGH, "low": _LOW}[self.stage]
+        self.counts = {i: np.zeros(width, np.int64) for i in self.open}
+        self.start_bits: dict[int, int] = getattr(self, "start_bits", {})
+
+    def needed(self) -> bool:
+        """Whether some density lies strictly between 0 and 1."""
+        return bool(self.open)
+
+    def wants_sample(self) -> bool:
+        """Whether a sample helps: for anything large."""
+        return self.stage == "window"
+
+    def prime(self, sample: Array) -> None:
+        """Centre each window on the sample's quantile."""
+        for i in self.open:
+            bits = np.sort(_host(ops.magnitude_bits(sample[i])))
+            middle = int(bits[round((1 - self.density[i]) * (len(bits) - 1))])
+            self.start_bits[i] = max(0, middle - _WINDOW // 2)
+
+    def fork(self) -> MagnitudeThreshold:
+        """Return an empty copy at the same stage."""
+        other = object.__new__(MagnitudeThreshold)
+        other.__dict__.update(self.__dict__)
+        other._reset()
+        return other
+
+    def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
+        """Count one tile's magnitudes."""
+        flat = stack.reshape(stack.shape[0], -1)
+        if _itemsize(flat) == 8 and self.stage != "all":
+            self.stage = "all"
+            self._reset()
+        for i in self.open:
+            if self.stage == "all":
+                self.kept[i].append(np.abs(_host(flat[i])))
+            elif self.stage == "window":
+                self.above[i] += int(ops.window_count(flat[i], self.start_bits[i], self.counts[i]))
+            elif self.stage == "high":
+                ops.histogram_high(flat[i], self.counts[i])
+            else:
+                ops.histogram_low(flat[i], self.start_bits[i] >> 16, self.counts[i])
+
+    def join(self, other: MagnitudeThreshold) -> None:
+        """Add a fork's counts."""
+        if other.stage != self.stage:
+            self.stage = other.stage
+            self._reset()
+        for i in self.open:
+            self.kept[i] += other.kept[i]
+            self.above[i] += other.above[i]
+            self.counts[i] += other.counts[i]
+
+    def finish_pass(self) -> bool:
+        """Settle the models whose threshold is known now; true when some are not."""
+        if self.stage == "all":
+            for i in self.open:
+                magnitudes = np.concatenate(self.kept[i])
+                self.found[i] = np.partition(magnitudes, len(magnitudes) - self.rank[i])[-self.rank[i]]
+            self.open = []
+        elif self.stage == "high":
+            for i in self.open:
+                self._narrow(i)
+            self.stage = "low"
+            self._reset()
+        else:
+            self.open = [i for i in self.open if not self._settled(i)]
+            self.stage = "high"
+            self._reset()
+        return bool(self.open)
+
+    def _settled(self, i: int) -> bool:
+        """Find the threshold in the window, if it is there."""
+        position = _position(self.counts[i], self.rank[i] - self.above[i])
+        if position is None:
+            return False
+        self.found[i] = np.array([self.start_bits[i] + position], np.int32).view(np.float32)[0]
+        return True
+
+    def _narrow(self, i: int) -> None:
+        """Choose the histogram bin that holds the threshold, and note how many lie above it."""
+        position = _position(self.counts[i], self.rank[i])
+        if position is None:
+            raise AssertionError("the histogram has every entry")
+        self.rank[i] -= int(self.counts[i][position + 1 :].sum())
+        self.start_bits[i] = position << 16
+
+    def result(self) -> Array:
+        """Return the thresholds; 0 keeps everything, infinity nothing."""
+        return self.found
+
+
+def _position(counts: np.ndarray[Any, Any], rank: int) -> int | None:
+    """Return the bin in which the rank-th largest entry lies, counting from the top, or None when in none."""
+    from_top = np.cumsum(counts[::-1])
+    if rank < 1 or not len(from_top) or from_top[-1] < rank:
+        return None
+    return len(counts) - 1 - int(np.searchsorted(from_top, rank))
+
+
+def _itemsize(array: Any) -> int:
+    return int(array.dtype.itemsize)
+
+
+class KeptNorm:
+    """How much each model's L1 norm shrank: the norm of the delta over the norm of what was kept of it, `[k]`.
+
+    1 where nothing was kept or nothing was there.
+    """
+
+    def __init__(self, k: int, keep: Callable[[Array, Any], Array], needed: bool) -> None:
+        self.k, self.keep, self._needed = k, keep, needed
+        self.before: list[np.ndarray[Any, Any]] = []
+        self.after: list[np.ndarray[Any, Any]] = []
+
+    def needed(self) -> bool:
+        """Whether the recipe asks to restore the norm."""
+        return self._needed
+
+    def wants_sample(self) -> bool:
+        """Return false."""
+        return False
+
+    def prime(self, sample: Array) -> None:
+        """Do nothing."""
+
+    def fork(self) -> KeptNorm:
+        """Return an empty copy."""
+        return KeptNorm(self.k, self.keep, self._needed)
+
+    def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
+        """Add one tile's magnitudes, before and after."""
+        self.before.append(_host(ops.abs_sum_blocks(stack)))
+        self.after.append(_host(ops.abs_sum_blocks(self.keep(stack, rng))))
+
+    def join(self, other: KeptNorm) -> None:
+        """Take over a fork's blocks."""
+        self.before += other.before
+        self.after += other.after
+
+    def finish_pass(self) -> bool:
+        """One pass does."""
+        return False
+
+    def result(self) -> Array:
+        """Return the ratios."""
+        pairs = zip(_column_sums(self.before, self.k), _column_sums(self.after, self.k), strict=True)
+        return np.array([before / after if after > 0 else 1.0 for before, after in pairs])
+
+
+def _threshold(parameters: Mapping[str, Any], k: int, size: int) -> MagnitudeThreshold:
+    return MagnitudeThreshold(np.broadcast_to(np.asarray(parameters["density"], np.float64), (k,)), size)
+
+
+Threshold = Annotated[Array, Measured(_threshold, scoped=True)]
+
+
+def kept_norm(keep: Callable[[Array, Mapping[str, Any], Any], Array]) -> Measured:
+    """Declare a KeptNorm for methods with `rescale`; `keep(deltas, parameters, rng)` is what the method keeps."""
+
+    def make(parameters: Mapping[str, Any], k: int, size: int) -> KeptNorm:  # noqa: ARG001 - a measure's signature
+        density = np.asarray(parameters["density"])
+        wanted = parameters["rescale"] == "l1" and bool((density < 1).any())
+        return KeptNorm(k, lambda stack, rng: keep(stack, parameters, rng), wanted)
+
+    return Measured(make)

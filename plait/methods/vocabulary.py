@@ -1,0 +1,156 @@
+"""The words that methods declare their parameters with: each parameter once, typed, in a signature.
+
+A method's signature says everything that the recipe check, `plait methods`, the docs and the search space need:
+
+    def ties(deltas: Deltas, *, weight: Weight, density: Density = 1.0, scale: Scale = 1.0) -> Array
+
+The first argument says which space the method works in and what it sees. Stacks are `[k, *shape]`, one entry a
+model in recipe order; per-model numbers arrive as `[k, 1, ..., 1]`, ready to multiply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from plait.methods.measures import Measure
+
+__all__ = [
+    "Array",
+    "Coefficients",
+    "Deltas",
+    "DeltasGram",
+    "Density",
+    "Flag",
+    "Fraction",
+    "Int8Mask",
+    "Measured",
+    "Normalize",
+    "Number",
+    "Parameter",
+    "Random",
+    "Rescale",
+    "Scale",
+    "Scope",
+    "Sees",
+    "Weight",
+    "Weights",
+    "WeightsGram",
+]
+
+Array: TypeAlias = Any
+"""A numpy array or a torch tensor: methods are written once for both."""
+
+Coefficients: TypeAlias = Any
+"""`[k]` float64: how much of each input; what a span method returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sees:
+    """What the first argument of a method is: weights or differences from the base, entries or their Gram matrix."""
+
+    space: Literal["weights", "deltas"]
+    gram: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter that a recipe may set. Ranges are closed; None means unbounded."""
+
+    kind: type
+    summary: str
+    per_model: bool = False
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    also: str = ""
+    """Another name that recipes may use for it (mergekit's)."""
+    switch: tuple[str, str] | None = None
+    """What false and true mean, for a choice that recipes may also write as a switch."""
+
+    def read(self, value: Any) -> Any:
+        """Return a recipe's scalar as the method takes it; `fault` must have passed it."""
+        if self.switch and isinstance(value, bool):
+            return self.switch[value]
+        return self.kind(value)
+
+    def fault(self, value: object) -> str:
+        """Say what is wrong with one scalar value, or return ""."""
+        if self.switch and isinstance(value, bool):
+            return ""
+        if self.kind is bool:
+            return "" if isinstance(value, bool) else "expected true or false"
+        if self.kind is str:
+            return "" if value in self.choices else f"expected one of {', '.join(self.choices)}"
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return "expected a number"
+        if self.kind is int and value != int(value):
+            return "expected a whole number"
+        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+            return f"expected {self.range_text()}"
+        return ""
+
+    def range_text(self) -> str:
+        """The values that it takes, in words.
+
+        >>> Parameter(float, "", low=0, high=1).range_text()
+        'a number from 0 to 1'
+        """
+        if self.kind is bool:
+            return "true or false"
+        if self.choices:
+            return " | ".join(self.choices)
+        noun = "a whole number" if self.kind is int else "a number"
+        if self.low is not None and self.high is not None:
+            return f"{noun} from {self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"{noun}, {self.low:g} or more"
+        return noun if self.high is None else f"{noun}, {self.high:g} or less"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A keyword argument that the engine gathers in a pass over the tensor (or the whole model) beforehand."""
+
+    make: Callable[..., Measure]
+    """Called with (parameters, k, size)."""
+    scoped: bool = False
+    """Whether `scope: model` gathers it over the whole model."""
+
+
+class _Random:
+    """Marks the argument that receives the tile's `plait.ops.Rng`."""
+
+
+Weights = Annotated[Array, Sees("weights")]
+Deltas = Annotated[Array, Sees("deltas")]
+WeightsGram = Annotated[Array, Sees("weights", gram=True)]
+DeltasGram = Annotated[Array, Sees("deltas", gram=True)]
+Random = Annotated[Any, _Random]
+
+Weight = Annotated[Array, Parameter(float, "How much of this model.", per_model=True)]
+Density = Annotated[
+    Array, Parameter(float, "Fraction of each model's delta that is kept.", per_model=True, low=0, high=1)
+]
+Scale = Annotated[float, Parameter(float, "Factor on the merged delta (the papers' λ).", also="lambda")]
+Normalize = Annotated[bool, Parameter(bool, "Divide by the sum of the weights that took part.")]
+Rescale = Annotated[
+    str,
+    Parameter(
+        str,
+        "Make up for what was dropped: l1 restores each delta's L1 norm over its tensor (true means l1), probability "
+        "divides by the density (the paper's), none leaves it (false means none).",
+        choices=("l1", "probability", "none"),
+        switch=("none", "l1"),
+    ),
+]
+Scope = Annotated[
+    str,
+    Parameter(str, "Over what magnitudes are ranked: each tensor, or the whole model.", choices=("tensor", "model")),
+]
+Int8Mask = Annotated[bool, Parameter(bool, "Accepted for mergekit's recipes; has no effect.")]
+Fraction = Annotated[float, Parameter(float, "Where between the two models: 0 is the base.", low=0, high=1)]
+Flag = Annotated[bool, Parameter(bool, "A switch.")]
+Number = Annotated[float, Parameter(float, "A number.")]
