@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
-from plait.errors import Where
+from plait.errors import Fault, Where
 
 __all__ = [
     "Filtered",
     "Input",
     "ModelRef",
+    "ModelToken",
     "Module",
     "PostStep",
     "Recipe",
     "Scalar",
     "Setting",
+    "Settings",
     "Slice",
     "TensorRule",
+    "TokenRule",
     "TokenizerSpec",
 ]
 
@@ -121,12 +125,34 @@ class PostStep:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelToken:
+    """One row of a model's vocabulary: exactly one of `token` and `token_id` is given."""
+
+    model: ModelRef
+    token: str | None = None
+    token_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRule:
+    """An entry of `tokenizer.tokens`: where a token's row comes from.
+
+    `source` is a model (its row for this token), one row of a model, "zero" (a row of zeros), or None (plait's
+    choice). `force`: also for the models that have a row of their own.
+    """
+
+    where: Where
+    source: ModelRef | ModelToken | Literal["zero"] | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TokenizerSpec:
     """`tokenizer_source` or `tokenizer:`; `source` is "union", "base" or a model."""
 
     source: str | ModelRef
     where: Where
-    tokens: Mapping[str, object] = field(default_factory=dict)
+    tokens: Mapping[str, TokenRule] = field(default_factory=dict)
     pad_to_multiple_of: int | None = None
 
 
@@ -152,3 +178,5 @@ class Recipe:
     strict: bool = False
     text: str = field(default="", compare=False, repr=False)
     """The whole file as read, for the output's copy of the recipe and the lock."""
+    warnings: tuple[Fault, ...] = field(default=(), compare=False)
+    """What is odd about the document, but no fault."""
