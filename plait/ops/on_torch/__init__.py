@@ -1,0 +1,199 @@
+"""The ops for torch tensors, on any device and under autograd: the same roundings in the same order.
+
+One torch call per rounding, none that fuses or reorders (no addcmul, einsum or sum), nothing in place on an input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from plait.ops.on_torch.blocks import (
+    abs_sum_blocks,
+    gram_blocks,
+    histogram_high,
+    histogram_low,
+    magnitude_bits,
+    window_count,
+)
+from plait.ops.on_torch.codec import decode, encode, weighted_sum_raw
+from plait.ops.rng import Rng, keep_limits
+
+__all__ = [
+    "abs_sum_blocks",
+    "add",
+    "agreeing_mean",
+    "agreeing_sum",
+    "clamp",
+    "decode",
+    "drop",
+    "elect",
+    "encode",
+    "gram_blocks",
+    "histogram_high",
+    "histogram_low",
+    "largest",
+    "magnitude_bits",
+    "scale",
+    "subtract",
+    "trim",
+    "weighted_sum",
+    "weighted_sum_raw",
+    "window_count",
+]
+
+LOW_WORD = 0xFFFFFFFF
+
+
+def _check(stack: Any) -> None:
+    if not isinstance(stack, torch.Tensor):
+        raise TypeError(f"ops take numpy arrays or torch tensors, not {type(stack).__name__}")
+    if stack.dtype not in {torch.float32, torch.float64}:
+        raise TypeError(f"ops compute in float32 or float64, not in {stack.dtype}")
+
+
+def _check_stack(stack: Any) -> None:
+    _check(stack)
+    if stack.ndim == 0 or stack.shape[0] == 0:
+        raise ValueError(f"a stack is [k, *shape] with at least one model, not {list(stack.shape)}")
+
+
+def _per_model(number: Any, stack: Any) -> Any:
+    """Numbers `[k, 1, …, 1]` as such, in the stack's dtype and on its device."""
+    each = torch.as_tensor(number, dtype=stack.dtype, device=stack.device).reshape(-1)
+    if each.numel() != stack.shape[0]:
+        raise ValueError(f"one number per model: {stack.shape[0]} models, but {each.numel()} numbers")
+    return each.reshape(-1, *[1] * (stack.ndim - 1))
+
+
+def _plain(x: Any, like: Any, shape: Any) -> Any:
+    x = torch.as_tensor(x, dtype=like.dtype, device=like.device)
+    if x.shape != shape:
+        raise ValueError(f"this array is [*shape] = {list(shape)} beside such a stack, not {list(x.shape)}")
+    return x
+
+
+def _zero(like: Any) -> Any:
+    return torch.zeros((), dtype=like.dtype, device=like.device)
+
+
+def weighted_sum(stack: Any, weight: Any) -> Any:
+    """See plait.ops.weighted_sum."""
+    _check_stack(stack)
+    each = _per_model(weight, stack)
+    total = each[0] * stack[0]
+    for w, x in zip(each[1:], stack[1:], strict=True):
+        total = total + w * x
+    return total
+
+
+def trim(deltas: Any, threshold: Any) -> Any:
+    """See plait.ops.trim."""
+    _check_stack(deltas)
+    return torch.where(deltas.abs() >= _per_model(threshold, deltas), deltas, _zero(deltas))
+
+
+def elect(stack: Any, weight: Any) -> Any:
+    """See plait.ops.elect."""
+    total = weighted_sum(stack, weight)
+    one = torch.ones((), dtype=stack.dtype, device=stack.device)
+    return torch.where(total >= 0, one, -one)
+
+
+def _agreeing(stack: Any, sign: Any, weight: Any) -> tuple[Any, Any]:
+    """The sum of the agreeing votes, and of their weights."""
+    _check_stack(stack)
+    sign = _plain(sign, stack, stack.shape[1:])
+    zero = _zero(stack)
+    total, share = torch.zeros_like(stack[0]), torch.zeros_like(stack[0])
+    for w, x in zip(_per_model(weight, stack), stack, strict=True):
+        vote = w * x
+        agrees = vote * sign > 0
+        total = total + torch.where(agrees, vote, zero)
+        share = share + torch.where(agrees, w, zero)
+    return total, share
+
+
+def agreeing_sum(stack: Any, sign: Any, weight: Any) -> Any:
+    """See plait.ops.agreeing_sum."""
+    return _agreeing(stack, sign, weight)[0]
+
+
+def agreeing_mean(stack: Any, sign: Any, weight: Any) -> Any:
+    """See plait.ops.agreeing_mean."""
+    total, share = _agreeing(stack, sign, weight)
+    some = share != 0
+    divisor = torch.where(some, share, torch.ones_like(share))  # so that no gradient is 0/0
+    return torch.where(some, total / divisor, _zero(stack))
+
+
+def mix(x: Any) -> Any:
+    """Wellons' lowbias32 on int64 tensors that hold 32-bit numbers; products may wrap, their low words are right."""
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D) & LOW_WORD
+    x = x ^ (x >> 15)
+    x = (x * 0x846CA68B) & LOW_WORD
+    return x ^ (x >> 16)
+
+
+def _random_bits(rng: Rng, count: int, device: Any) -> Any:
+    """int64 `[k, count]`, each below 2^32: see plait.ops.rng."""
+    index = torch.arange(rng.start, rng.start + count, dtype=torch.int64, device=device)
+    low, high = index & LOW_WORD, index >> 32
+    low_key = torch.as_tensor((rng.keys & np.uint64(LOW_WORD)).astype(np.int64), device=device)[:, None]
+    high_key = torch.as_tensor((rng.keys >> np.uint64(32)).astype(np.int64), device=device)[:, None]
+    return mix(mix(low ^ low_key ^ mix(high)) ^ high_key ^ mix(high ^ 0x9E3779B9))
+
+
+def drop(deltas: Any, density: Any, rng: Rng) -> Any:
+    """See plait.ops.drop."""
+    _check_stack(deltas)
+    density = density.detach().cpu().numpy() if isinstance(density, torch.Tensor) else density
+    limits = keep_limits(density, deltas.shape[0])
+    if rng.keys.size != limits.size:
+        raise ValueError(f"one key per model: {limits.size} models, but {rng.keys.size} keys")
+    bits = _random_bits(rng, deltas[0].numel(), deltas.device)
+    kept = bits < torch.as_tensor(limits, device=deltas.device)[:, None]
+    return torch.where(kept.reshape(deltas.shape), deltas, _zero(deltas))
+
+
+def largest(deltas: Any) -> Any:
+    """See plait.ops.largest."""
+    _check_stack(deltas)
+    best = deltas[0] + 0.0  # -0 and +0 tie: the positive one wins
+    for x in deltas[1:]:
+        size = x.abs()
+        best = torch.where((size > best) & (size >= -best), x, best)
+    return best
+
+
+def clamp(x: Any, low: float, high: float) -> Any:
+    """See plait.ops.clamp."""
+    _check(x)
+    if not low <= high:
+        raise ValueError(f"clamp needs low <= high, not {low} and {high}")
+    least = torch.as_tensor(low, dtype=x.dtype, device=x.device)
+    most = torch.as_tensor(high, dtype=x.dtype, device=x.device)
+    raised = torch.where(x < least, least, x)
+    return torch.where(raised > most, most, raised)
+
+
+def scale(x: Any, factor: Any) -> Any:
+    """See plait.ops.scale."""
+    _check(x)
+    by = torch.as_tensor(factor, dtype=x.dtype, device=x.device)
+    return (by.reshape(()) if by.numel() == 1 else _per_model(by, x)) * x
+
+
+def add(x: Any, y: Any) -> Any:
+    """See plait.ops.add."""
+    _check(x)
+    return x + _plain(y, x, x.shape)
+
+
+def subtract(stack: Any, base: Any) -> Any:
+    """See plait.ops.subtract."""
+    _check_stack(stack)
+    return stack - _plain(base, stack, stack.shape[1:])
