@@ -65,6 +65,7 @@ def merge(
     verify: bool = True,
     allow_nonfinite: bool = False,
     on_event: Callable[[Event], None] | None = None,
+    planned: Plan | None = None,
 ) -> MergeResult:
     """Merge as `recipe` says and leave a complete model folder at `out`, or leave nothing there.
 
@@ -81,13 +82,14 @@ def merge(
         verify: Open the output anew and hold it against the plan and its own config.
         allow_nonfinite: Go on when an input has, or the merge makes, NaN or infinity.
         on_event: Called with progress, from any thread.
+        planned: What `plan` returned for this recipe and these arguments, to save planning twice.
 
     Raises:
         RecipeError: the recipe is wrong; nothing was written.
         OutputError: the folder may not be touched, or the disk is full.
         MergeError: work had begun and had to stop; what is done is kept for the next run.
     """
-    made = plan(recipe, shard_size=shard_size, seed=seed)
+    made = planned or plan(recipe, shard_size=shard_size, seed=seed)
     lock = read_lock(Path(recipe))
     return execute(
         made,

@@ -1,1 +1,73 @@
+"""The command line. Each command is a file here and a thin call of the Python API, imported when it is run."""
 
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+import plait
+
+__all__ = ["main", "root"]
+
+_COMMANDS = {
+    "merge": "Merge checkpoints as a recipe (or a lock) says.",
+    "plan": "Show everything that a merge will do; write nothing.",
+    "explain": "Show which rule of a recipe gave each parameter its value.",
+    "methods": "List the merge methods, or describe one.",
+    "inspect": "Show what a checkpoint holds, from its headers.",
+    "completion": "Print the script that completes plait's commands in a shell.",
+}
+
+
+class _Lazy(click.Group):
+    """Knows its commands by name, and imports one only when it runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"plait.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from plait.errors import did_you_mean  # noqa: PLC0415 - only for a misspelt command
+
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-"):
+            near = did_you_mean(name, list(_COMMANDS))
+            ctx.fail(f"There is no command {name!r}. {near or 'Commands: ' + ', '.join(_COMMANDS) + '.'}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(plait.__version__, "--version", prog_name="plait")
+def root() -> None:
+    """plait merges model checkpoints: every tensor accounted for, the same bytes always."""
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 a merge had to stop, 2 the recipe or an input is wrong."""
+    from plait.errors import PlaitError, RecipeError  # noqa: PLC0415
+
+    try:
+        root(prog_name="plait")
+    except RecipeError as error:
+        count = len(error.faults)
+        click.echo(f"{error}\n{count} fault{'s' if count != 1 else ''}; nothing was written.", err=True)
+        sys.exit(error.exit_code)
+    except PlaitError as error:
+        click.echo(f"plait: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from plait.dtypes import DTYPES
 from plait.errors import PlaitError
 from plait.ops.codec import decode, decode_delta, encode
 from plait.ops.scratch import empty
+from plait.planning.memory import BATCH, TILE
 
 __all__ = ["Cpu", "Device", "Raw", "device_named"]
 
@@ -41,8 +43,8 @@ class Device(Protocol):
 class Cpu:
     """Numba on cache-sized tiles."""
 
-    tile = 1 << 15
-    batch = 1 << 18
+    tile = TILE
+    batch = BATCH
 
     def stack(
         self, raws: Sequence[tuple[Raw, str]], base: tuple[Raw, str] | None, *, wide: bool
@@ -130,8 +132,6 @@ def _tensor(values: npt.NDArray[Any], like: Any) -> Any:
 
 
 def _size(dtype: str) -> int:
-    from plait.dtypes import DTYPES  # noqa: PLC0415
-
     return DTYPES[dtype].size
 
 

@@ -17,13 +17,13 @@ from plait.engine.device import device_named
 from plait.engine.folder import check_output, discard, make_folder, partial_folder, publish, require_space
 from plait.engine.hashes import Registry
 from plait.engine.journal import Journal
-from plait.engine.memory import fit_threads
 from plait.engine.verify import check_lock, inputs_without_effect, model_class_faults, verify_folder
 from plait.engine.work import Work
 from plait.errors import MergeError
 from plait.output.card import licences
 from plait.output.files import write_side_files
 from plait.output.lock import input_hashes
+from plait.planning.memory import fit_threads
 from plait.planning.types import Plan
 
 __all__ = ["Event", "MergeResult", "execute"]

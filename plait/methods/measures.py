@@ -15,6 +15,7 @@ import numpy as np
 
 from plait import ops
 from plait.methods.vocabulary import Array, Measured
+from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, magnitude_bits, window_count
 
 __all__ = ["Gram", "KeptNorm", "MagnitudeThreshold", "Measure", "Threshold", "kept_norm"]
 
@@ -22,7 +23,6 @@ SAMPLE = 1 << 15
 """Entries a model that `prime` is shown, to guess where the threshold lies."""
 _SMALL = 1 << 16
 _WINDOW = 1 << 20
-_HIGH, _LOW = 1 << 15, 1 << 16
 
 
 class Measure(Protocol):
@@ -124,8 +124,7 @@ class MagnitudeThreshold:
     def _reset(self) -> None:
         self.kept: dict[int, list[Any]] = {i: [] for i in self.open}
         self.above = dict.fromkeys(self.open, 0)
-        width = {"all": 0, "window": _WINDOW, "high": _HIGH, "low": _LOW}[self.stage]
-        self.counts = {i: np.zeros(width, np.int64) for i in self.open}
+        self.counts: dict[int, Any] = {}
         self.start_bits: dict[int, int] = getattr(self, "start_bits", {})
 
     def needed(self) -> bool:
@@ -139,7 +138,7 @@ class MagnitudeThreshold:
     def prime(self, sample: Array) -> None:
         """Centre each window on the sample's quantile."""
         for i in self.open:
-            bits = np.sort(_host(ops.magnitude_bits(sample[i])))
+            bits = np.sort(magnitude_bits(sample[i]))
             middle = int(bits[round((1 - self.density[i]) * (len(bits) - 1))])
             self.start_bits[i] = max(0, middle - _WINDOW // 2)
 
@@ -159,12 +158,15 @@ class MagnitudeThreshold:
         for i in self.open:
             if self.stage == "all":
                 self.kept[i].append(np.abs(_host(flat[i])))
-            elif self.stage == "window":
-                self.above[i] += int(ops.window_count(flat[i], self.start_bits[i], self.counts[i]))
+                continue
+            if i not in self.counts:
+                self.counts[i] = _zeros({"window": _WINDOW, "high": HIGH, "low": LOW}[self.stage], flat)
+            if self.stage == "window":
+                self.above[i] += window_count(flat[i], self.start_bits[i], self.counts[i])
             elif self.stage == "high":
-                ops.histogram_high(flat[i], self.counts[i])
+                histogram_high(flat[i], self.counts[i])
             else:
-                ops.histogram_low(flat[i], self.start_bits[i] >> 16, self.counts[i])
+                histogram_low(flat[i], self.start_bits[i] >> 16, self.counts[i])
 
     def join(self, other: MagnitudeThreshold) -> None:
         """Add a fork's counts."""
@@ -174,7 +176,8 @@ class MagnitudeThreshold:
         for i in self.open:
             self.kept[i] += other.kept[i]
             self.above[i] += other.above[i]
-            self.counts[i] += other.counts[i]
+            if i in other.counts:
+                self.counts[i] = self.counts[i] + other.counts[i] if i in self.counts else other.counts[i]
 
     def finish_pass(self) -> bool:
         """Settle the models whose threshold is known now; true when some are not."""
@@ -196,7 +199,7 @@ class MagnitudeThreshold:
 
     def _settled(self, i: int) -> bool:
         """Find the threshold in the window, if it is there."""
-        position = _position(self.counts[i], self.rank[i] - self.above[i])
+        position = _position(_host(self.counts[i]), self.rank[i] - self.above[i])
         if position is None:
             return False
         self.found[i] = np.array([self.start_bits[i] + position], np.int32).view(np.float32)[0]
@@ -204,10 +207,11 @@ class MagnitudeThreshold:
 
     def _narrow(self, i: int) -> None:
         """Choose the histogram bin that holds the threshold, and note how many lie above it."""
-        position = _position(self.counts[i], self.rank[i])
+        counts = _host(self.counts[i])
+        position = _position(counts, self.rank[i])
         if position is None:
             raise AssertionError("the histogram has every entry")
-        self.rank[i] -= int(self.counts[i][position + 1 :].sum())
+        self.rank[i] -= int(counts[position + 1 :].sum())
         self.start_bits[i] = position << 16
 
     def result(self) -> Array:
@@ -221,6 +225,11 @@ def _position(counts: np.ndarray[Any, Any], rank: int) -> int | None:
     if rank < 1 or not len(from_top) or from_top[-1] < rank:
         return None
     return len(counts) - 1 - int(np.searchsorted(from_top, rank))
+
+
+def _zeros(width: int, like: Any) -> Any:
+    """Counters where the stack lives."""
+    return np.zeros(width, np.int64) if isinstance(like, np.ndarray) else like.new_zeros(width).long()
 
 
 def _itemsize(array: Any) -> int:
@@ -274,7 +283,7 @@ class KeptNorm:
 
 
 def _threshold(parameters: Mapping[str, Any], k: int, size: int) -> MagnitudeThreshold:
-    return MagnitudeThreshold(np.broadcast_to(np.asarray(parameters["density"], np.float64), (k,)), size)
+    return MagnitudeThreshold(np.broadcast_to(np.asarray(parameters["density"], np.float64).reshape(-1), (k,)), size)
 
 
 Threshold = Annotated[Array, Measured(_threshold, scoped=True)]

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
 
 from plait.dtypes import DTYPES
-from plait.engine.device import Device
-from plait.engine.tiles import is_wide, method_of
 from plait.errors import PlaitError
+from plait.methods import find_method
 from plait.methods.measures import SAMPLE
 from plait.planning.types import Plan, Step
 
-__all__ = ["fit_threads", "peak_memory"]
+__all__ = ["BATCH", "TILE", "Geometry", "fit_threads", "peak_memory"]
+
+TILE = 1 << 15
+"""Elements that are computed at a time on a CPU: what stays in a core's cache."""
+BATCH = 1 << 18
+"""Elements that are read and written at a time."""
 
 
-def _tile_bytes(step: Step, device: Device) -> int:
+class Geometry(Protocol):
+    """How a device cuts tensors."""
+
+    tile: int
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Cpu:
+    tile: int = TILE
+    batch: int = BATCH
+
+
+def _tile_bytes(step: Step, device: Geometry) -> int:
     """Bytes that one thread holds while it makes the step: raw batches, float tiles, and what ops put beside them."""
-    locality = method_of(step).locality if step.action == "merge" else "element"
+    locality = _locality(step)
     whole = locality == "matrix"
     columns = step.size // max(1, step.shape[0]) if locality == "row" and len(step.shape) > 1 else 1
     batch = step.size if whole else min(step.size, max(device.batch, columns))
     tile = step.size if whole else min(step.size, max(device.tile, columns))
     raw = sum(DTYPES[source.dtype].size for source in step.inputs) + 2 * DTYPES[step.dtype].size
-    floats = (2 * len(step.sources) + 4) * (8 if is_wide(step) else 4)
+    floats = (2 * len(step.sources) + 4) * (8 if step.dtype == "F64" else 4)
     if whole:
         floats *= 3  # matrix methods may work in float64 beside the stack
     inner = max((_tile_bytes(source.step, device) for source in step.inputs if source.step), default=0)
     return batch * raw + tile * floats + inner
+
+
+def _locality(step: Step) -> str:
+    return find_method(step.method).chosen(step.parameters).locality if step.action == "merge" else "element"
 
 
 def _measure_bytes(step: Step) -> int:
@@ -34,16 +57,17 @@ def _measure_bytes(step: Step) -> int:
         return 0
     count = len(step.sources)
     blocks = step.size // 4096 + 1
-    counters = (3 * SAMPLE * 4 + (1 << 20) * 8) * count if "threshold" in method_of(step).measured else 0
+    counters = (3 * SAMPLE * 4 + (1 << 20) * 8) * count if "threshold" in find_method(step.method).measured else 0
     return blocks * 8 * (count * (count + 1) // 2) * 2 + counters
 
 
-def peak_memory(steps: Iterable[Step], device: Device, threads: int) -> int:
+def peak_memory(steps: Iterable[Step], threads: int, device: Geometry | None = None) -> int:
     """Bytes, over what the process needs anyway, that a merge of these steps may hold at once."""
-    return threads * max((_tile_bytes(step, device) + _measure_bytes(step) for step in steps), default=0)
+    cut = device or _Cpu()
+    return threads * max((_tile_bytes(step, cut) + _measure_bytes(step) for step in steps), default=0)
 
 
-def fit_threads(plan: Plan, device: Device, threads: int, memory: int) -> int:
+def fit_threads(plan: Plan, device: Geometry, threads: int, memory: int) -> int:
     """Return how many threads, at most `threads`, stay within `memory` bytes.
 
     Raises:
@@ -51,7 +75,7 @@ def fit_threads(plan: Plan, device: Device, threads: int, memory: int) -> int:
     """
     if threads < 1:
         raise PlaitError(f"--threads {threads}: at least one is needed.")
-    one = peak_memory(plan.steps, device, 1)
+    one = peak_memory(plan.steps, 1, device)
     if one > memory:
         largest = max(plan.steps, key=lambda step: _tile_bytes(step, device) + _measure_bytes(step))
         raise PlaitError(
