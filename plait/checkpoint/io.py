@@ -1,0 +1,216 @@
+"""Positioned reads and writes from many threads: preadv and pwrite, or seek under a lock where they are missing."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plait.checkpoint.open_files import LIMIT, OpenFiles, plain_io
+from plait.errors import CheckpointError, OutputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing from Python 3.11 on
+
+__all__ = ["FileReader", "FileWriter"]
+
+Buffer = memoryview | bytearray | bytes | NDArray[np.uint8]
+
+_MOST = 1 << 30  # bytes a call; Linux stops just below 2 GiB, macOS refuses more
+# The kernel reads ahead no more than the device's window for one request, 128 KiB by default; the rest of a longer
+# request is dropped without a word.
+_WINDOW = 128 * 1024
+_NO_SPACE = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+
+
+class FileReader:
+    """Reads byte ranges of many files. Any thread may call any method."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        """Keep at most `limit` files open that are not being read at the moment."""
+        self._files = OpenFiles(lambda file: io.FileIO(file, "r"), limit)
+        self._plain = plain_io()
+
+    def read_into(self, file: str, offset: int, buffer: memoryview | bytearray | NDArray[np.uint8]) -> None:
+        """Fill `buffer`, C-contiguous, with the bytes of `file` from `offset` on.
+
+        Raises:
+            CheckpointError: the file ends before, or cannot be read.
+        """
+        view = _bytes_of(buffer)
+        try:
+            held = self._files.acquire(file)
+            try:
+                if self._plain:
+                    with held.lock:
+                        held.raw.seek(offset)
+                        done = _fill_plainly(held.raw, view)
+                else:
+                    done = _fill(held.fd, offset, view)
+            finally:
+                self._files.release(held)
+        except OSError as error:
+            raise CheckpointError(f"{file}: cannot be read: {error.strerror}.") from error
+        if done < len(view):
+            raise CheckpointError(
+                f"{file}: truncated while reading: {len(view)} bytes wanted at {offset}, {done} there. "
+                "The file was changed after its header was read."
+            )
+
+    def advise(self, file: str, offset: int, length: int) -> None:
+        """Tell the system that these bytes will be read soon; does nothing where that cannot be told."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        try:
+            held = self._files.acquire(file)
+        except OSError:
+            return  # reading will say so
+        try:
+            for start in range(offset, offset + length, _WINDOW):
+                os.posix_fadvise(held.fd, start, min(_WINDOW, offset + length - start), os.POSIX_FADV_WILLNEED)
+        except OSError:
+            pass  # a file system without read-ahead
+        finally:
+            self._files.release(held)
+
+    def close(self) -> None:
+        """Close all files. Reads under way finish; later ones raise ValueError."""
+        self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class FileWriter:
+    """Writes byte ranges of many files. Any thread may call any method."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        """Keep at most `limit` files open that are not being written at the moment."""
+        self._files = OpenFiles(lambda file: io.FileIO(file, "r+"), limit)
+        self._plain = plain_io()
+
+    def create(self, file: str, size: int) -> None:
+        """Make `file` with `size` bytes, all zero and none of them on the disk yet (a sparse file).
+
+        A file that is there keeps its bytes and gets the new length, so that a merge may go on with it.
+
+        Raises:
+            OutputError: the system refused.
+        """
+        try:
+            fd = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            try:
+                os.ftruncate(fd, size)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise _output_error(file, size, error) from error
+
+    def write_at(self, file: str, offset: int, buffer: Buffer) -> None:
+        """Write `buffer`, C-contiguous, into `file` (see `create`) from `offset` on.
+
+        Raises:
+            OutputError: the disk is full, or the file is missing or cannot be written.
+        """
+        view = _bytes_of(buffer)
+        try:
+            held = self._files.acquire(file)
+            try:
+                if self._plain:
+                    with held.lock:
+                        held.raw.seek(offset)
+                        _drain_plainly(held.raw, view)
+                else:
+                    _drain(held.fd, offset, view)
+            finally:
+                self._files.release(held)
+        except OSError as error:
+            raise _output_error(file, len(view), error) from error
+
+    def sync(self, file: str) -> None:
+        """Wait until all that was written to `file` is on the disk.
+
+        Raises:
+            OutputError: the system could not write it.
+        """
+        try:
+            held = self._files.acquire(file)
+            try:
+                os.fsync(held.fd)
+            finally:
+                self._files.release(held)
+        except OSError as error:
+            raise _output_error(file, 0, error) from error
+
+    def close(self) -> None:
+        """Close all files. Writes under way finish; later ones raise ValueError."""
+        self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _bytes_of(buffer: Buffer) -> memoryview:
+    view = buffer.data if isinstance(buffer, np.ndarray) else memoryview(buffer)
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def _fill(fd: int, offset: int, view: memoryview) -> int:
+    """Read until `view` is full or the file ends; returns the bytes read."""
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done : done + _MOST]], offset + done)
+        if not count:
+            break
+        done += count
+    return done
+
+
+def _fill_plainly(raw: io.FileIO, view: memoryview) -> int:
+    done = 0
+    while done < len(view):
+        count = raw.readinto(view[done : done + _MOST])
+        if not count:
+            break
+        done += count
+    return done
+
+
+def _drain(fd: int, offset: int, view: memoryview) -> None:
+    done = 0
+    while done < len(view):
+        done += os.pwrite(fd, view[done : done + _MOST], offset + done)
+
+
+def _drain_plainly(raw: io.FileIO, view: memoryview) -> None:
+    done = 0
+    while done < len(view):
+        done += raw.write(view[done : done + _MOST]) or 0
+
+
+def _output_error(file: str, need: int, error: OSError) -> OutputError:
+    if error.errno in _NO_SPACE:
+        folder = Path(file).parent
+        free = shutil.disk_usage(folder).free
+        return OutputError(
+            f"{file}: no space left on the disk of {folder}: {need} bytes to be written, {free} free. "
+            "Free some space, or name another folder, and run it again: it goes on where it stopped."
+        )
+    return OutputError(f"{file}: cannot be written: {error.strerror}.")
