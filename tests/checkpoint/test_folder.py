@@ -86,11 +86,21 @@ def test_one_tensor_in_two_shards(tmp_path, write_shards, two, ones):
 
 
 @pytest.mark.parametrize(
-    "weight_map", [{"a": "../x.safetensors"}, {"a": "/x.safetensors"}, {"a": ".."}, {}, [], {"a": 3}]
+    ("weight_map", "fault"),
+    [
+        ({"a": "../x.safetensors"}, "beside the index, not ../x.safetensors"),
+        ({"a": "/x.safetensors"}, "beside the index"),
+        ({"a": "x\\y.safetensors"}, "beside the index"),
+        ({"a": ".."}, "beside the index"),
+        ({"a": 3}, "1 of 1 shards are missing: 3"),
+        ({}, "missing or empty"),
+        ([], "missing or empty"),
+    ],
 )
-def test_an_index_that_points_elsewhere_or_nowhere(tmp_path, write_shards, two, weight_map):
+def test_an_index_that_points_elsewhere_or_nowhere(tmp_path, write_shards, two, weight_map, fault):
     message = refused(write_shards(tmp_path / "m", two, weight_map=weight_map))
     assert "model.safetensors.index.json" in message
+    assert fault in message
 
 
 def test_a_single_file_beside_an_index_of_another_save(tmp_path, write_shards, write_tensors, two, ones):

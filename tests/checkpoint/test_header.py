@@ -1,4 +1,5 @@
 import json
+import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,13 @@ def test_a_header_longer_than_one_read(tmp_path, write_tensors):
     assert tensors[-1].offset == (tmp_path / "m.safetensors").stat().st_size - 12
 
 
+def test_reads_that_come_in_pieces(tmp_path, write_tensors, monkeypatch):
+    file = str(write_tensors(tmp_path / "m.safetensors", {"a": np.ones(3, np.float32)}))
+    whole, read = read_header(file), os.read
+    monkeypatch.setattr(os, "read", lambda fd, count: read(fd, min(count, 10)))
+    assert read_header(file) == whole
+
+
 @pytest.mark.parametrize(
     ("header", "data", "message"),
     [
@@ -52,6 +60,7 @@ def test_a_header_longer_than_one_read(tmp_path, write_tensors):
         ({"a": {**F32, "shape": 2}}, 8, "must be a list"),
         ({"a": entry(shape=[2**62, 2**62])}, 8, "more elements"),
         ({"a": entry(shape=[3])}, 8, "takes 12 bytes, but its data_offsets [0, 8] span 8"),
+        ({"a": entry(shape=[1])}, 8, "takes 4 bytes, but its data_offsets [0, 8] span 8"),
         ({"a": entry(begin=8, end=0)}, 8, "begin <= end"),
         ({"a": {**F32, "data_offsets": [0, 8, 9]}}, 8, "two data_offsets"),
         ({"a": {**F32, "data_offsets": [False, 8]}}, 8, "two whole numbers"),

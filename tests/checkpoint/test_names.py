@@ -20,7 +20,7 @@ def test_layer_two_comes_before_layer_ten():
 
 @given(st.lists(st.text("ab.019٣²", max_size=30) | st.text(), max_size=6))
 def test_any_names_have_an_order_that_does_not_depend_on_the_order_given(names):
-    assert sorted(names, key=natural_key) == sorted(names[::-1], key=natural_key)
+    assert sorted(names, key=natural_key) == sorted([*names[1:], *names[:1]], key=natural_key)
 
 
 def test_a_number_of_thousands_of_digits():

@@ -29,8 +29,8 @@ def refused(content):
     return str(caught.value)
 
 
-def legacy_file(path, content):
-    head = [MAGIC, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}]
+def legacy_file(path, content, *, little=True):
+    head = [MAGIC, 1001, {"protocol_version": 1001, "little_endian": little, "type_sizes": {}}]
     path.write_bytes(b"".join(pickle.dumps(part, 2) for part in head) + content)
     return path
 
@@ -61,7 +61,7 @@ def test_code_in_a_pickle_is_named_and_not_run(tmp_path, write, protocol):
     [
         "builtins.eval", "builtins.getattr", "__builtin__.exec", "torch.load", "torch.storage._load_from_bytes",
         "torch.hub.load", "torch.jit.load", "torch.utils.data.x", "collections.namedtuple", "numpy.load", "torch._C.x",
-        "FloatStorage.x", "torch.serialization.load", "codecs.decode", "torch.FloatStorage.__init__", "importlib.import_module",
+        "FloatStorage.x", "cuda.FloatStorage", "torch.serialization.load", "codecs.decode", "torch.FloatStorage.__init__", "importlib.import_module",
     ],
 )  # fmt: skip
 def test_names_that_are_not_on_the_list(name):
@@ -105,6 +105,7 @@ def test_names_that_are_not_on_the_list(name):
         (b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00))\x89NtR.", "no typed storage"),
         (b"ctorch._utils\n_rebuild_parameter\n(K\x01tR.", "no tensor"),
         (b"ctorch._tensor\n_rebuild_from_type_v2\n(K\x01K\x01K\x01K\x01tR.", "unknown type"),
+        (b"ctorch._tensor\n_rebuild_from_type_v2\n(K\x01ctorch\nSize\nK\x01K\x01tR.", "unknown type"),
     ],
 )
 def test_broken_and_hostile_programs(content, message):
@@ -140,6 +141,21 @@ def test_a_sound_tensor_and_a_view_of_old_times():
     old = read_pickle("m", io.BytesIO(rebuilt(b"K\x00K\x02\x85K\x01\x85", view))).value
     assert (old.storage.start, old.storage.count, old.storage.total) == (2, 2, 4)
     assert "larger than its storage" in refused(rebuilt(b"K\x00K\x02\x85K\x01\x85", view.replace(b"K\x02K", b"K\x03K")))
+
+
+def test_a_file_of_old_times_with_a_view(tmp_path):
+    tensor = rebuilt(b"K\x01K\x01\x85K\x01\x85", b"(X\x01\x00\x00\x001K\x02K\x02t")
+    state = b"}X\x01\x00\x00\x00w" + tensor.removesuffix(b".") + b"s."
+    content = state + pickle.dumps(["0"], 2) + (4).to_bytes(8, "little") + bytes(range(16))
+    file = legacy_file(tmp_path / "m.bin", content)
+    ((tensor,), notes) = read_torch_file(str(file))
+    assert (tensor.name, tensor.shape, tensor.dtype, notes) == ("w", (1,), "F32", [])
+    assert (
+        tensor.offset == file.stat().st_size - 4
+    )  # element 2 of the storage begins the view, and 1 of that the tensor
+    file = legacy_file(tmp_path / "m.bin", content, little=False)
+    with pytest.raises(CheckpointError, match="byte order that plait does not read"):
+        read_torch_file(str(file))
 
 
 def test_one_storage_told_in_two_ways():
