@@ -115,6 +115,14 @@ def test_a_single_file_beside_an_index_of_another_save(tmp_path, write_shards, w
     assert list(open_checkpoint(folder / "model.safetensors").tensors) == ["a"]
 
 
+def test_a_single_file_goes_before_others(tmp_path, write_tensors, ones):
+    write_tensors(tmp_path / "model.safetensors", {"a": ones(1)})
+    write_tensors(tmp_path / "model.fp16.safetensors", {"b": ones(1)})
+    checkpoint = open_checkpoint(tmp_path)
+    assert list(checkpoint.tensors) == ["a"]
+    assert "not read: model.fp16.safetensors" in checkpoint.notes[0]
+
+
 def test_an_index_of_the_single_file_is_no_contradiction(tmp_path, write_shards, ones):
     folder = write_shards(tmp_path / "m", {"model.safetensors": {"a": ones(1)}})
     assert list(open_checkpoint(folder).tensors) == ["a"]

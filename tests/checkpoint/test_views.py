@@ -91,6 +91,7 @@ def test_names_may_be_swapped_but_not_shared():
         ),
         ([("e.gate_blocks", "U8"), ("e.gate_scales", "U8")], {}, "mxfp4 (1 *_blocks)"),
         (floats("e.gate_blocks", "e.gate_scales"), {}, None),
+        ([("e.gate_blocks", "F32"), ("e.gate_scales", "U8")], {}, None),
     ],
 )
 def test_quantisation_is_named_with_its_signs(tensors, config, scheme):
