@@ -12,12 +12,29 @@ import numpy.typing as npt
 from plait.dtypes import DTYPES
 from plait.errors import PlaitError
 from plait.ops.codec import decode, decode_delta, encode
+from plait.ops.grid import combine, has_fast_way, stack_of
 from plait.ops.scratch import empty
 from plait.planning.memory import BATCH, TILE
 
-__all__ = ["Cpu", "Device", "Raw", "device_named"]
+__all__ = ["Batch", "Cpu", "Device", "Raw", "device_named"]
 
 Raw = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Raw bytes of a run of elements of every input of a step, the base last if there is one."""
+
+    rows: Sequence[Raw]
+    dtypes: Sequence[str]
+    has_base: bool
+    grid: Raw | None = None
+    """All rows as one array `[rows, bytes]`, where they have one element type."""
+
+    def cut(self, low: int, high: int) -> Batch:
+        """Return elements [low, high) of the batch, row by row."""
+        parts = [row[low * _size(d) : high * _size(d)] for row, d in zip(self.rows, self.dtypes, strict=True)]
+        return Batch(parts, self.dtypes, self.has_base)
 
 
 class Device(Protocol):
@@ -28,10 +45,16 @@ class Device(Protocol):
     batch: int
     """Elements to read and write at a time: some tiles."""
 
-    def stack(
-        self, raws: Sequence[tuple[Raw, str]], base: tuple[Raw, str] | None, *, wide: bool
-    ) -> tuple[Any, Any, list[bool]]:
-        """Return the stack (differences when there is a base), the base, and which of them (base last) are finite."""
+    def stack(self, batch: Batch, low: int, high: int, *, wide: bool) -> tuple[Any, Any, list[bool]]:
+        """Return elements [low, high) as a stack (differences when there is a base), the base, and which rows are finite."""
+
+    def combine(
+        self, batch: Batch, coefficients: npt.NDArray[np.float64], dtype: str, out: Raw
+    ) -> tuple[list[bool], bool] | None:
+        """Write the inputs' sum with these coefficients (added to the base) to `out`, where one call can do it.
+
+        Returns which rows are finite and whether the result is; None when it must be made tile by tile.
+        """
 
     def encode(self, values: Any, dtype: str, base: Any, out: Raw) -> bool:
         """Write values (plus base) to `out`, rounded once; return whether all are finite."""
@@ -46,24 +69,31 @@ class Cpu:
     tile = TILE
     batch = BATCH
 
-    def stack(
-        self, raws: Sequence[tuple[Raw, str]], base: tuple[Raw, str] | None, *, wide: bool
-    ) -> tuple[Any, Any, list[bool]]:
+    def stack(self, batch: Batch, low: int, high: int, *, wide: bool) -> tuple[Any, Any, list[bool]]:
         """See `Device.stack`."""
         kind = np.float64 if wide else np.float32
-        first = raws[0] if raws else base
-        if first is None:
-            raise AssertionError("a step has an input")
-        count = first[0].nbytes // _size(first[1])
-        finite, origin = [], None
-        if base is not None:
-            origin = empty((count,), kind)
-            finite.append(decode(*base, origin))
-        stack = empty((len(raws), count), kind)
-        for row, (raw, dtype) in zip(stack, raws, strict=True):
-            good = decode(raw, dtype, row) if origin is None else decode_delta(raw, dtype, origin, row)
-            finite.insert(len(finite) - (base is not None), good)
-        return stack, origin, finite
+        part = batch.cut(low, high)
+        models = len(part.rows) - batch.has_base
+        origin, finite = None, []
+        if batch.has_base:
+            origin = empty((high - low,), kind)
+            finite.append(decode(part.rows[-1], part.dtypes[-1], origin))
+        if batch.grid is not None and not wide and has_fast_way(set(batch.dtypes), len(batch.rows)):
+            stack, good = stack_of(batch.grid, batch.dtypes[0], low, high, origin)
+            return stack, origin, good + finite
+        stack = empty((models, high - low), kind)
+        good = []
+        for row, raw, dtype in zip(stack, part.rows, part.dtypes, strict=False):
+            good.append(decode(raw, dtype, row) if origin is None else decode_delta(raw, dtype, origin, row))
+        return stack, origin, good + finite
+
+    def combine(
+        self, batch: Batch, coefficients: npt.NDArray[np.float64], dtype: str, out: Raw
+    ) -> tuple[list[bool], bool] | None:
+        """See `Device.combine`."""
+        if batch.grid is None or not has_fast_way({dtype, *batch.dtypes}, len(batch.rows)):
+            return None
+        return combine(batch.grid, dtype, coefficients, out, has_base=batch.has_base)
 
     def encode(self, values: Any, dtype: str, base: Any, out: Raw) -> bool:
         """See `Device.encode`."""
@@ -85,22 +115,20 @@ class TorchDevice:
     tile: int = 1 << 22
     batch: int = 1 << 22
 
-    def stack(
-        self, raws: Sequence[tuple[Raw, str]], base: tuple[Raw, str] | None, *, wide: bool
-    ) -> tuple[Any, Any, list[bool]]:
+    def stack(self, batch: Batch, low: int, high: int, *, wide: bool) -> tuple[Any, Any, list[bool]]:
         """See `Device.stack`."""
         import torch  # noqa: PLC0415 - an extra
 
         kind = torch.float64 if wide else torch.float32
-        everything = [*raws, *([base] if base else [])]
-        count = everything[0][0].nbytes // _size(everything[0][1])
-        stack = torch.empty((len(raws), count), dtype=kind, device=self.name)
+        part = batch.cut(low, high)
+        models = len(part.rows) - batch.has_base
+        stack = torch.empty((models, high - low), dtype=kind, device=self.name)
         origin, finite = None, []
-        if base is not None:
-            origin = torch.empty(count, dtype=kind, device=self.name)
-            finite.append(decode(self._move(base[0]), base[1], origin))
+        if batch.has_base:
+            origin = torch.empty(high - low, dtype=kind, device=self.name)
+            finite.append(decode(self._move(part.rows[-1]), part.dtypes[-1], origin))
         goods = []
-        for row, (raw, dtype) in zip(stack, raws, strict=True):
+        for row, raw, dtype in zip(stack, part.rows, part.dtypes, strict=False):
             moved = self._move(raw)
             goods.append(decode(moved, dtype, row) if origin is None else decode_delta(moved, dtype, origin, row))
         return stack, origin, goods + finite
@@ -109,6 +137,10 @@ class TorchDevice:
         import torch  # noqa: PLC0415 - an extra
 
         return torch.from_numpy(raw).to(self.name)
+
+    def combine(self, *_: Any) -> None:
+        """Tile by tile, always."""
+        return
 
     def encode(self, values: Any, dtype: str, base: Any, out: Raw) -> bool:
         """See `Device.encode`."""
@@ -122,7 +154,7 @@ class TorchDevice:
 
     def numbers(self, values: npt.NDArray[Any], like: Any) -> Any:
         """Move per-model numbers to the device."""
-        return like.new_tensor(values, dtype=None) if values.dtype == np.float32 else _tensor(values, like)
+        return _tensor(values, like)
 
 
 def _tensor(values: npt.NDArray[Any], like: Any) -> Any:

@@ -35,8 +35,11 @@ def prepare(step: Step, tiler: Tiler, seed: int, shared: dict[Group, Any]) -> Pr
         prepared.rng = Rng(np.array(keys, np.uint64))
     if method.locality == "span":
         gram = _pass_over(Gram(len(step.sources)), step, tiler, prepared.rng)
-        scalars = {name: value for name, value in known.items()}
-        prepared.coefficients = np.asarray(method.run(gram, **scalars), np.float64)
+        prepared.coefficients = np.asarray(method.run(gram, **known), np.float64)
+        return prepared
+    if method.linear:
+        columns = {name: _column(value) for name, value in known.items()}
+        prepared.coefficients = np.asarray(method.run(np.eye(len(step.sources)), **columns), np.float64)
         return prepared
     parameters = dict(known)
     for name, measured in method.measured.items():

@@ -10,7 +10,7 @@ import numpy as np
 
 from plait.checkpoint.io import FileReader
 from plait.dtypes import DTYPES
-from plait.engine.device import Device, Raw
+from plait.engine.device import Batch, Device, Raw
 from plait.engine.hashes import Streams
 from plait.errors import MergeError
 from plait.methods import Method, find_method
@@ -78,33 +78,63 @@ class Tiler:
             return
         size = DTYPES[step.dtype].size
         with tile_scope():
-            raws = {source: self._read(source, start, stop) for source in step.inputs}
+            batch = self._batch(step, start, stop)
+            if self._combined(step, batch, out):
+                return
             for begin, end in self.spans(step, start, stop, self.device.tile):
                 with tile_scope():
                     part = out[(begin - start) * size : (end - start) * size]
-                    self._tile(step, begin, _cut(raws, start, begin, end), part)
+                    self._tile(step, batch, start, (begin, end), part)
 
-    def _tile(self, step: Step, begin: int, raws: Mapping[Source, Raw], out: Raw) -> None:
+    def _batch(self, step: Step, start: int, stop: int) -> Batch:
+        """Read elements [start, stop) of all inputs."""
+        inputs = (*step.sources, step.base) if step.base is not None else step.sources
+        dtypes = [source.dtype for source in inputs]
+        if len(set(dtypes)) > 1:
+            return Batch([self._read(source, start, stop) for source in inputs], dtypes, step.base is not None)
+        grid: Raw = empty((len(inputs), (stop - start) * DTYPES[dtypes[0]].size), np.uint8)
+        for source, row in zip(inputs, grid, strict=True):
+            self._read_into(source, start, stop, row)
+        return Batch(list(grid), dtypes, step.base is not None, grid)
+
+    def _combined(self, step: Step, batch: Batch, out: Raw) -> bool:
+        """Make the whole batch in one call, where the step is a plain sum of its inputs."""
+        coefficients = self.prepared[step].coefficients
+        if coefficients is None or step.post:
+            return False
+        done = self.device.combine(batch, coefficients, step.dtype, out)
+        if done is None:
+            return False
+        self._check_inputs(step, done[0])
+        self._check_output(step, finite=done[1])
+        return True
+
+    def _tile(self, step: Step, batch: Batch, start: int, span: tuple[int, int], out: Raw) -> None:
         prepared = self.prepared[step]
-        stack, base = self._stack(step, prepared.method, raws)
-        merged = self._merged(step, prepared, stack, begin)
+        stack, base = self._stack(step, prepared.method, batch, span[0] - start, span[1] - start)
+        merged = self._merged(step, prepared, stack, span[0])
         for name, parameters in step.post:
             merged = find_method(name, post=True).run(merged, **parameters)
-        if not self.device.encode(merged, step.dtype, base, out) and not self.allow_nonfinite:
+        self._check_output(step, finite=self.device.encode(merged, step.dtype, base, out))
+
+    def _stack(self, step: Step, method: Method, batch: Batch, low: int, high: int) -> tuple[Any, Any]:
+        stack, origin, finite = self.device.stack(batch, low, high, wide=is_wide(step))
+        self._check_inputs(step, finite)
+        return self._shaped(step, method, stack), origin
+
+    def _check_inputs(self, step: Step, finite: Sequence[bool]) -> None:
+        if all(finite) or self.allow_nonfinite:
+            return
+        order = [*step.sources, *([step.base] if step.base is not None else [])]
+        bad = order[-1] if step.base is not None and not finite[-1] else order[list(finite).index(False)]
+        owner = self.plan.models[bad.model].reference
+        hint = "Mend or replace that input; --allow-nonfinite goes on all the same."
+        raise MergeError(f"{bad.name} of {owner} has NaN or infinity. {hint}")
+
+    def _check_output(self, step: Step, *, finite: bool) -> None:
+        if not finite and not self.allow_nonfinite:
             hint = "--allow-nonfinite goes on all the same."
             raise MergeError(f"{step.name}: {step.method} made NaN or infinity in {DTYPES[step.dtype].name}. {hint}")
-
-    def _stack(self, step: Step, method: Method, raws: Mapping[Source, Raw]) -> tuple[Any, Any]:
-        inputs = [(raws[source], source.dtype) for source in step.sources]
-        base = (raws[step.base], step.base.dtype) if step.base is not None else None
-        stack, origin, finite = self.device.stack(inputs, base, wide=is_wide(step))
-        if not all(finite) and not self.allow_nonfinite:
-            order = [*step.sources, *([step.base] if step.base is not None else [])]
-            bad = order[-1] if step.base is not None and not finite[-1] else order[finite.index(False)]
-            owner = self.plan.models[bad.model].reference
-            hint = "Mend or replace that input; --allow-nonfinite goes on all the same."
-            raise MergeError(f"{bad.name} of {owner} has NaN or infinity. {hint}")
-        return self._shaped(step, method, stack), origin
 
     def _shaped(self, step: Step, method: Method, stack: Any) -> Any:
         if method.locality == "row":
@@ -129,25 +159,29 @@ class Tiler:
 
     def observe(self, step: Step, start: int, stop: int) -> Iterator[tuple[int, Any]]:
         """Yield (first element, stack) of every tile of [start, stop); a stack is valid until the next is asked for."""
-        with tile_scope():
-            for low, high in self.spans(step, start, stop, self.device.batch):
-                with tile_scope():
-                    raws = {source: self._read(source, low, high) for source in step.inputs}
-                    for begin, end in self.spans(step, low, high, self.device.tile):
-                        with tile_scope():
-                            yield begin, self._stack(step, method_of(step), _cut(raws, low, begin, end))[0]
+        method = method_of(step)
+        for low, high in self.spans(step, start, stop, self.device.batch):
+            with tile_scope():
+                batch = self._batch(step, low, high)
+                for begin, end in self.spans(step, low, high, self.device.tile):
+                    with tile_scope():
+                        yield begin, self._stack(step, method, batch, begin - low, end - low)[0]
 
     def _read(self, source: Source, start: int, stop: int) -> Raw:
-        """Return the bytes of elements [start, stop) of an input, reading or making them."""
-        size = DTYPES[source.dtype].size
-        out: Raw = empty(((stop - start) * size,), np.uint8)
+        """Return the bytes of elements [start, stop) of an input."""
+        out: Raw = empty(((stop - start) * DTYPES[source.dtype].size,), np.uint8)
+        self._read_into(source, start, stop, out)
+        return out
+
+    def _read_into(self, source: Source, start: int, stop: int, out: Raw) -> None:
+        """Read the bytes of elements [start, stop) of an input, or make them where another stage must."""
         if source.tensor is None:
             self._make_inner(source.made, start, stop, out)
-            return out
-        self.reader.read_into(source.tensor.file, source.tensor.offset + start * size, out)
+            return
+        byte = start * DTYPES[source.dtype].size
+        self.reader.read_into(source.tensor.file, source.tensor.offset + byte, out)
         if self.streams is not None:
-            self.streams.feed(source.tensor, start * size, out)
-        return out
+            self.streams.feed(source.tensor, byte, out)
 
     def _make_inner(self, step: Step, start: int, stop: int, out: Raw) -> None:
         """Make part of another stage's tensor, widened to what its method must see at once."""
@@ -175,7 +209,8 @@ class Tiler:
         for begin in range(0, len(raw), self.device.tile * size):
             with tile_scope():
                 part = raw[begin : begin + self.device.tile * size]
-                if not self.device.stack([(part, step.dtype)], None, wide=is_wide(step))[2][0]:
+                batch = Batch([part], [step.dtype], has_base=False)
+                if not self.device.stack(batch, 0, len(part) // size, wide=is_wide(step))[2][0]:
                     owner = self.plan.models[step.sources[0].model].reference
                     hint = "Mend or replace that input; --allow-nonfinite goes on all the same."
                     raise MergeError(f"{step.sources[0].name} of {owner} has NaN or infinity. {hint}")
@@ -184,13 +219,6 @@ class Tiler:
 def _rows(step: Step) -> int:
     """Rows of the tensor as methods with row locality see it: a vector is one row."""
     return step.shape[0] if len(step.shape) > 1 else 1
-
-
-def _cut(raws: Mapping[Source, Raw], start: int, begin: int, end: int) -> dict[Source, Raw]:
-    return {
-        source: raw[(begin - start) * DTYPES[source.dtype].size : (end - start) * DTYPES[source.dtype].size]
-        for source, raw in raws.items()
-    }
 
 
 def sample_spans(size: int, wanted: int, segment: int = 1024) -> Sequence[tuple[int, int]]:

@@ -230,7 +230,6 @@ class _Worker:
         file = str(work.folder / work.plan.files[place.file].name)
         state = xxhash.xxh3_128()
         out = np.empty(0, np.uint8)
-        self._advise(step, begin, end)
         for low, high in self.making.spans(step, begin, end, work.device.batch):
             if out.nbytes < (high - low) * size:
                 out = np.empty((high - low) * size, np.uint8)
@@ -242,12 +241,3 @@ class _Worker:
         digest = state.hexdigest()
         work.digests[(index, unit)] = digest
         work.journal.record(index, unit, digest, self.streams.take_finished())
-
-    def _advise(self, step: Step, begin: int, end: int) -> None:
-        """Ask the system to read the unit's inputs ahead, while its first tiles are computed."""
-        for source in step.inputs:
-            if source.tensor is not None:
-                size = DTYPES[source.dtype].size
-                self.work.reader.advise(
-                    source.tensor.file, source.tensor.offset + begin * size, (end - begin) * size
-                )

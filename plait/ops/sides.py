@@ -14,14 +14,14 @@ Array = Any  # np.ndarray or torch.Tensor; an op returns what it was given
 
 @cache
 def _on_cpu() -> Any:
-    from plait.ops import on_cpu  # noqa: PLC0415  (Numba takes half a second)
+    from plait.ops import on_cpu  # late: Numba takes a fifth of a second
 
     return on_cpu
 
 
 @cache
 def _on_torch() -> Any:
-    from plait.ops import on_torch  # noqa: PLC0415  (torch is an extra)
+    from plait.ops import on_torch  # late: torch is an extra
 
     return on_torch
 
