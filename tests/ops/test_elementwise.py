@@ -281,3 +281,10 @@ def test_the_mean_has_finite_gradients_where_no_model_agrees():
     ops.scale(ops.agreeing_mean(stack, torch.tensor([1.0, -1.0]), weight), 2.0).sum().backward()
     assert stack.grad.tolist() == [[1.0, 0.0], [1.0, 0.0]]
     assert weight.grad.isfinite().all()
+
+
+def test_the_mean_has_finite_gradients_where_the_agreeing_weights_cancel():
+    stack = torch.tensor([[2.0], [-2.0]], requires_grad=True)
+    weight = torch.tensor([[1.0], [-1.0]], requires_grad=True)
+    ops.agreeing_mean(stack, torch.tensor([1.0]), weight).sum().backward()
+    assert stack.grad.tolist() == weight.grad.tolist() == [[0.0], [0.0]]

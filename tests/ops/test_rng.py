@@ -101,6 +101,22 @@ def test_the_mask_does_not_change_from_version_to_version():
     assert rng_key(42, "model.layers.0.mlp.up_proj.weight", "a1b2") == 5944854235421006640
 
 
+def test_the_limit_itself_is_dropped():
+    """The random number of this key's element 0 is read off by halving; it is kept from one step of density above it on."""
+    low, high = 0, 2**32
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if kept(middle / 2**32, size=1)[0] else (middle, high)
+    key, word = 9, 0xFFFFFFFF
+
+    def mix(x: int) -> int:
+        x = (x ^ x >> 16) * 0x7FEB352D & word
+        x = (x ^ x >> 15) * 0x846CA68B & word
+        return x ^ x >> 16
+
+    assert low == mix(mix(key) ^ mix(0x9E3779B9))
+
+
 def test_limits_are_exact_floors():
     densities = np.array([0.0, 1.0, 0.1, 1 / 3, np.nextafter(1.0, 0), np.nextafter(0.5, 0)])
     assert keep_limits(densities, 6).tolist() == [0, 2**32, 429496729, 1431655765, 2**32 - 1, 2**31 - 1]
