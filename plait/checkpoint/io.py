@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import shutil
+import threading
+from collections import OrderedDict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -14,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plait.checkpoint.open_files import LIMIT, OpenFiles, plain_io
+from plait.checkpoint.types import StoredTensor
+from plait.dtypes import DTYPES
 from plait.errors import CheckpointError, OutputError
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ _MOST = 1 << 30  # bytes a call; Linux stops just below 2 GiB, macOS refuses mor
 # The kernel reads ahead no more than the device's window for one request, 128 KiB by default; the rest of a longer
 # request is dropped without a word.
 _WINDOW = 128 * 1024
+_KEPT = 1 << 27  # bytes of turned tensors that a thread keeps, beside the last one
 _NO_SPACE = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
@@ -37,6 +42,7 @@ class FileReader:
         """Keep at most `limit` files open that are not being read at the moment."""
         self._files = OpenFiles(lambda file: io.FileIO(file, "r"), limit)
         self._plain = plain_io()
+        self._local = threading.local()
 
     def read_into(self, file: str, offset: int, buffer: memoryview | bytearray | NDArray[np.uint8]) -> None:
         """Fill `buffer`, C-contiguous, with the bytes of `file` from `offset` on.
@@ -63,6 +69,35 @@ class FileReader:
                 f"{file}: truncated while reading: {len(view)} bytes wanted at {offset}, {done} there. "
                 "The file was changed after its header was read."
             )
+
+    def read_elements(self, tensor: StoredTensor, start: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out`, C-contiguous, with the bytes of the tensor's elements, counted row by row, from `start` on.
+
+        A tensor that is not stored row by row is read whole and turned; each thread keeps the last few.
+
+        Raises:
+            CheckpointError: as `read_into`.
+        """
+        width = DTYPES[tensor.dtype].size
+        if tensor.strides is None:
+            self.read_into(tensor.file, tensor.offset + start * width, out)
+        else:
+            out[:] = self._turned(tensor)[start * width : start * width + len(out)]
+
+    def _turned(self, tensor: StoredTensor) -> NDArray[np.uint8]:
+        kept: OrderedDict[StoredTensor, NDArray[np.uint8]] = self._local.__dict__.setdefault("turned", OrderedDict())
+        if tensor in kept:
+            kept.move_to_end(tensor)
+            return kept[tensor]
+        raw = np.empty(tensor.reach, np.uint8)
+        self.read_into(tensor.file, tensor.offset, raw)
+        width = DTYPES[tensor.dtype].size
+        steps = (*(step * width for step in tensor.strides or ()), 1)
+        view = np.lib.stride_tricks.as_strided(raw, (*tensor.shape, width), steps, writeable=False)
+        kept[tensor] = np.ascontiguousarray(view).reshape(-1)
+        while len(kept) > 1 and sum(array.nbytes for array in kept.values()) > _KEPT:
+            kept.popitem(last=False)
+        return kept[tensor]
 
     def advise(self, file: str, offset: int, length: int) -> None:
         """Tell the system that these bytes will be read soon; does nothing where that cannot be told."""

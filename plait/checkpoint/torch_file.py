@@ -196,14 +196,6 @@ def _split(file: str, value: Mapping[Any, Any], notes: tuple[str, ...]) -> _Stat
 
 
 def _place_all(file: str, state: _StateDict, offsets: Mapping[str, int]) -> tuple[list[StoredTensor], list[str]]:
-    strided = [name for name, tensor in state.tensors.items() if not tensor.is_contiguous]
-    if strided:
-        first = state.tensors[strided[0]]
-        raise CheckpointError(
-            f"{file}: {len(strided)} of {len(state.tensors)} tensors are not stored row by row: {list_some(strided, 3)} "
-            f"(the first has shape {list(first.shape)} and strides {list(first.stride)}). "
-            "Load it with torch, call .contiguous() on each, and save the weights as safetensors."
-        )
     placed = [_place(file, name, tensor, offsets[tensor.storage.key]) for name, tensor in state.tensors.items()]
     return placed, list(state.notes)
 
@@ -211,7 +203,8 @@ def _place_all(file: str, state: _StateDict, offsets: Mapping[str, int]) -> tupl
 def _place(file: str, name: str, tensor: PickledTensor, block: int) -> StoredTensor:
     storage, width = tensor.storage, tensor.dtype.size
     begin = storage.start * storage.width + tensor.offset * width
-    placed = StoredTensor(name, tensor.dtype.code, tensor.shape, file, block + begin)
-    if begin + placed.nbytes > (storage.start + storage.count) * storage.width:
+    strides = None if tensor.is_contiguous else tensor.stride
+    placed = StoredTensor(name, tensor.dtype.code, tensor.shape, file, block + begin, strides)
+    if min(tensor.stride, default=0) < 0 or begin + placed.reach > (storage.start + storage.count) * storage.width:
         raise CheckpointError(f"{file}: the tensor {name!a} reaches past the end of its storage; the file is broken.")
     return placed

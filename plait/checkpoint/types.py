@@ -15,7 +15,7 @@ __all__ = ["Checkpoint", "StoredTensor"]
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor as it lies in a file: row-major, little-endian, `offset` bytes from the file's start."""
+    """One tensor as it lies in a file: little-endian, its first element `offset` bytes from the file's start."""
 
     name: str
     dtype: str
@@ -24,6 +24,9 @@ class StoredTensor:
     file: str
     """Absolute path, links resolved no further than the folder (hub caches are links)."""
     offset: int
+    strides: tuple[int, ...] | None = None
+    """Elements from one index to the next along each axis, for a tensor that is not stored row by row (as pickles may
+    hold it, transposed); None for row by row. `nbytes` and hashes are of the tensor row by row all the same."""
 
     @property
     def size(self) -> int:
@@ -32,8 +35,16 @@ class StoredTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on disk."""
+        """Bytes of the elements."""
         return self.size * DTYPES[self.dtype].size
+
+    @property
+    def reach(self) -> int:
+        """Bytes in the file from the first element to the last."""
+        if self.strides is None or self.size == 0:
+            return self.nbytes
+        last = sum((length - 1) * step for length, step in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * DTYPES[self.dtype].size
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def load_arrays(checkpoint: Checkpoint) -> dict[str, Any]:
     with FileReader() as reader:
         for name, tensor in checkpoint.tensors.items():
             raw = np.empty(tensor.nbytes, np.uint8)
-            reader.read_into(tensor.file, tensor.offset, raw)
+            reader.read_elements(tensor, 0, raw)
             kind = DTYPES[tensor.dtype].name
             arrays[name] = raw.view(getattr(ml_dtypes, kind, None) or np.dtype(kind)).reshape(tensor.shape)
     return arrays

@@ -178,10 +178,9 @@ class Tiler:
         if source.tensor is None:
             self._make_inner(source.made, start, stop, out)
             return
-        byte = start * DTYPES[source.dtype].size
-        self.reader.read_into(source.tensor.file, source.tensor.offset + byte, out)
+        self.reader.read_elements(source.tensor, start, out)
         if self.streams is not None:
-            self.streams.feed(source.tensor, byte, out)
+            self.streams.feed(source.tensor, start * DTYPES[source.dtype].size, out)
 
     def _make_inner(self, step: Step, start: int, stop: int, out: Raw) -> None:
         """Make part of another stage's tensor, widened to what its method must see at once."""
