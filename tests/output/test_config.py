@@ -172,8 +172,10 @@ HYBRID = {
     "attn_layer_indices": [],
     "block_configs": [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 3}],
     "attn_config": {"windows": [10, 11, 12, 13]},
-    "rope_scaling": {"long_factor": [1.0, 2.0, 3.0, 4.0]},
+    "rope_scaling": {"long_factor": [1.0, 2.0, 3.0, 4.0], "bands": [1, 2, 3, 4]},
     "vision_config": {"num_hidden_layers": 4, "layer_types": ["v", "v", "v", "w"]},
+    "audio_config": {"windows": [1, 2, 3, 4]},
+    "draft_config": {"num_hidden_layers": 5, "windows": [1, 2, 3, 4]},
     "use_cache": True,
 }
 
@@ -227,6 +229,28 @@ def test_a_source_that_has_no_such_list_is_told():
         ("layer_types", True),
         ("mlp_only_layers", True),
     ]
+
+
+def test_a_source_is_read_where_it_speaks_of_its_layers():
+    donor = {"num_hidden_layers": 3, "layer_types": list("abc")}
+    draft = {"num_hidden_layers": 4, "layer_types": list("wxyz"), "draft_config": {"num_layers": 1}}
+    # A vision model whose top level repeats a count that is out of date.
+    vision = {"n_layer": 9, "text_config": {"num_layers": 2, "layer_types": list("pq")}}
+    config, notes = output_config(donor, layers=[(donor, 0), (draft, 3), (vision, 1)])
+    assert config["layer_types"] == list("azq")
+    assert messages(notes, warning=True) == []
+
+
+def test_flags_are_not_layer_numbers():
+    donor = {"num_hidden_layers": 2, "no_rope_layers": [0, 1], "mlp_only_layers": [0, 1]}
+    config, _ = output_config(donor, layers=twice(donor, (0, 2), (1, 2)))
+    assert (config["no_rope_layers"], config["mlp_only_layers"]) == ([0, 1, 1], [0, 1, 2])
+
+
+def test_a_source_may_have_another_rhythm():
+    donor, other = ({"num_hidden_layers": 6, "full_attention_interval": n} for n in (3, 2))
+    _, notes = output_config(donor, layers=[*twice(donor, (0, 3)), *twice(other, (3, 6))])
+    assert [note.key for note in notes if note.warning] == ["full_attention_interval"]
 
 
 def test_a_list_of_every_layer_number_is_still_a_list_of_numbers():

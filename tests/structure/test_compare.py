@@ -44,6 +44,8 @@ def test_a_sentence_names_every_value_and_who_has_it():
             {"layer_types": ["full", "full"]},
             "layer_types differs, first at layer 1: local (a), full (b).",
         ),
+        # True means the root of the width, 1 means one.
+        ({"scale_embedding": True}, {"scale_emb": 1}, "scale_embedding differs: True (a), 1 (b)."),
         ({}, {"rope_scaling": {"type": "linear", "factor": 2.0}}, None),
         (
             {"rope_scaling": {"type": "linear", "factor": 2.0}},

@@ -95,6 +95,10 @@ def test_another_module_is_not_another_prefix():
     assert align({"model.logit_scale": ()}, {"logit_scale": ()}).renames == {"logit_scale": "model.logit_scale"}
 
 
+def test_the_number_of_a_layer_is_no_part_of_a_prefix():
+    assert align({"a.up.weight": (9, 8)}, {"h.10.up.weight": (9, 8)}).renames == {}
+
+
 def test_a_draw_between_two_readings_renames_nothing():
     layer = {"layers.0.up.weight": (9, 8), "layers.0.norm.weight": (8,)}
     reference = {f"{side}.{name}": shape for side in ("encoder", "decoder") for name, shape in layer.items()}

@@ -131,3 +131,8 @@ def test_nothing_in_a_transformer_is_other(tiny, family):
 def test_a_head_is_known_by_its_rows_where_the_name_says_nothing():
     assert component("output.weight", (97, 8), 97) == "head"
     assert component("output.weight", (97, 8), None) == "other"
+
+
+def test_the_innermost_telling_segment_decides():
+    assert component("layers.0.attention_block.mlp.up.weight", (16, 8), 97) == "mlp"
+    assert component("layers.0.mlp_block.attn.dense.weight", (8, 8), 97) == "attention"
