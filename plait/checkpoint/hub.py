@@ -34,7 +34,7 @@ def fetch(reference: str, revision: str | None) -> Path:
     Raises:
         CheckpointError: huggingface_hub could not get it; with its reason.
     """
-    import huggingface_hub  # noqa: PLC0415  (half a second, for hub ids alone)
+    import huggingface_hub  # half a second, for hub ids alone
 
     try:
         for patterns in (_SAFE, _TORCH):  # never both: they are the same weights
