@@ -35,10 +35,11 @@ def find_aliases(tensors: Mapping[str, StoredTensor]) -> dict[str, str]:
     Kept is an embedding's name rather than a head's (a tied head is written as its embedding); between equals,
     the first in the order of `tensors`.
     """
-    groups: dict[tuple[str, int, tuple[int, ...], str], list[str]] = {}
+    groups: dict[tuple[object, ...], list[str]] = {}
     for name, tensor in tensors.items():
         if tensor.nbytes:
-            groups.setdefault((tensor.file, tensor.offset, tensor.shape, tensor.dtype), []).append(name)
+            place = tensor.file, tensor.offset, tensor.shape, tensor.strides, tensor.dtype
+            groups.setdefault(place, []).append(name)
     aliases = {}
     for names in groups.values():
         kept = min(names, key=_rank)  # min takes the first among equals

@@ -49,4 +49,5 @@ def test_the_name_kept_is_not_the_heads(names, kept):
 def test_only_the_same_bytes_shape_and_place_are_aliases():
     tensors = [stored("a"), stored("b", offset=8), stored("c", shape=(1, 2)), stored("d", shape=(0,))]
     tensors += [stored("e", shape=(0,))]
+    tensors += [StoredTensor("turned", "F32", (2,), "/f", 0, (3,)), StoredTensor("elsewhere", "F32", (2,), "/g", 0)]
     assert find_aliases({tensor.name: tensor for tensor in tensors}) == {}

@@ -86,6 +86,13 @@ def test_a_tied_head_is_an_alias_of_the_embedding(tmp_path, zipped):
 
 
 @FORMATS
+def test_a_square_tensor_and_its_transpose_are_not_the_same(tmp_path, zipped):
+    square = torch.arange(9.0).reshape(3, 3)
+    save({"a": square, "b": square.T}, tmp_path / "pytorch_model.bin", zipped)
+    assert open_checkpoint(tmp_path).aliases == {}
+
+
+@FORMATS
 @pytest.mark.parametrize("key", ["state_dict", "model_state_dict"])
 def test_one_nested_state_dict_is_read_and_told(tmp_path, zipped, key):
     optimizer = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-3}]}
