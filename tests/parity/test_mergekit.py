@@ -23,7 +23,7 @@ EXCEPTIONS = {
     # A gradient's last value stands for what follows the last layer; mergekit gives norm and head the first.
     "linear_gradient": BEHIND_THE_LAYERS,
 }
-RANDOM = ("dare_half",)
+OWN_TEST = ("arcee_fusion", "dare_half")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_every_recipe_has_its_golden_output() -> None:
     assert set(EXCEPTIONS) <= set(RECIPES)
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in RANDOM])
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in OWN_TEST])
 def test_numbers_are_mergekits(recipe: str, merge, inputs) -> None:
     golden = META["recipes"][recipe]
     out, tensors = merge(recipe)
@@ -89,6 +89,25 @@ def test_exception_a_gradient_ends_at_the_head(merge, inputs) -> None:
         np.testing.assert_allclose(tensors[name], 0.1 * first + 0.9 * second, rtol=0, atol=1e-6)
         theirs = GOLDEN[f"linear_gradient/{name}"]
         assert np.abs(inputs.kept_rows(tensors[name]) - theirs).max() > 1e-3, "no exception is needed any more"
+
+
+def test_exception_arcee_fusion_chooses_the_same_entries_but_for_those_at_the_threshold(merge, inputs) -> None:
+    """mergekit's divergence has some 1e-4 of float32 noise, so an entry in a thousand falls on the other side."""
+    _, tensors = merge("arcee_fusion")
+    assert {name: list(value.shape) for name, value in tensors.items()} == {
+        name: shape for name, (shape, *_) in META["recipes"]["arcee_fusion"]["tensors"].items()
+    }
+    entries = other = 0
+    for name in filter(inputs.is_kept, tensors):
+        expected, actual = GOLDEN[f"arcee_fusion/{name}"], inputs.kept_rows(tensors[name])
+        first, second = (
+            inputs.kept_rows(inputs.tensor(model, name, tensors[name].shape)) for model in ("expert0", "expert1")
+        )
+        assert ((actual == first) | (actual == second)).all()
+        other += int((np.abs(actual - expected) > RELATIVE * np.abs(expected).max()).sum())
+        entries += actual.size
+    assert entries > 8000
+    assert other <= entries / 1000
 
 
 def test_random_masks_agree_in_count_and_norm(merge, inputs) -> None:
