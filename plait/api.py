@@ -22,9 +22,7 @@ __all__ = ["explain", "inspect", "load", "merge", "merge_tensors", "plan"]
 Path_ = str | os.PathLike[str]
 
 
-def plan(
-    recipe: Path_, *, shard_size: int | None = None, seed: int | None = None, explain: bool = False
-) -> Plan:
+def plan(recipe: Path_, *, shard_size: int | None = None, seed: int | None = None, explain: bool = False) -> Plan:
     """Return everything that merging `recipe` (a recipe or a lock) will do; reads headers only, writes nothing.
 
     Args:
@@ -40,14 +38,15 @@ def plan(
     lock = read_lock(Path(recipe))
     if lock is None:
         return make_plan(recipe, shard_size=shard_size or DEFAULT_SHARD_SIZE, seed=seed, explain=explain)
-    documents = parse_recipe(lock.recipe, file=str(lock.root / lock.recipe_file))
+    documents = parse_recipe(lock.recipe, file=lock.recipe_file)
     return make_plan(
         documents,
-        root=lock.root,
+        root=Path(recipe).resolve().parent,
         shard_size=shard_size or lock.shard_size,
         seed=lock.seed if seed is None else seed,
         explain=explain,
         expected_hashes=lock.hashes,
+        places=lock.models,
     )
 
 
@@ -126,7 +125,7 @@ def inspect(checkpoint: Path_) -> Checkpoint:
 
 def load(checkpoint: Path_) -> dict[str, Any]:
     """Read a whole checkpoint into numpy arrays (bfloat16 and float8 as ml_dtypes types), by name."""
-    from plait.engine.memory_merge import load_arrays  # noqa: PLC0415 - keeps `plan` light
+    from plait.engine.memory_merge import load_arrays
 
     return load_arrays(open_checkpoint(checkpoint))
 
@@ -159,6 +158,6 @@ def merge_tensors(
     >>> merge_tensors([a, b], "linear", weight=[3, 1])["w"].tolist()
     [0.75, 0.75, 0.75]
     """
-    from plait.engine.memory_merge import merge_mappings  # noqa: PLC0415 - keeps `plan` light
+    from plait.engine.memory_merge import merge_mappings
 
     return merge_mappings(models, method, base, seed, parameters)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from plait.output.card import card
 from plait.output.lock import LOCK_NAME, lock_json
+from plait.output.names import neutral_text
 from plait.planning import index_json
 from plait.planning.layout import INDEX_NAME
 from plait.planning.types import Plan
@@ -26,13 +27,13 @@ def write_side_files(plan: Plan, folder: Path, out: Path, hashes: Mapping[str, s
         shutil.copyfile(path, target)
     if plan.config is not None:
         _write(folder / "config.json", json.dumps(dict(plan.config), indent=2, ensure_ascii=False) + "\n")
-    if plan.recipe.chat_template not in (None, "auto"):
-        _write(folder / "chat_template.jinja", str(plan.recipe.chat_template))
+    for name, text in plan.texts.items():
+        _write(folder / name, text)
     index = index_json(plan.files, plan.placed)
     if index is not None:
         _write(folder / INDEX_NAME, index)
     _write(folder / "README.md", card(plan, out.name))
-    _write(folder / RECIPE_NAME, plan.recipe.text)
+    _write(folder / RECIPE_NAME, neutral_text(plan.recipe.text, plan.models))
     _write(folder / LOCK_NAME, lock_json(plan, hashes, out, shard_size))
 
 

@@ -12,12 +12,15 @@ from typing import Any
 import plait
 from plait.engine.hashes import Registry
 from plait.errors import CheckpointError
+from plait.output.names import by_neutral_name, is_absolute, neutral_names, neutral_text
 from plait.planning.types import Plan, Step
 
-__all__ = ["LOCK_NAME", "Lock", "lock_json", "read_lock"]
+__all__ = ["LOCK_NAME", "Lock", "input_hashes", "lock_json", "read_lock"]
 
 LOCK_NAME = "plait.lock"
 _FORMAT = 1
+_HERE = "./"
+"""What neutral names begin with, so that they are read as paths and never as a stage or an adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class Lock:
 
     recipe: str
     recipe_file: str
-    root: Path
+    models: Mapping[str, Path]
+    """Where the local models lay, by their reference in `recipe`."""
     seed: int
     shard_size: int
     hashes: Mapping[str, str]
@@ -53,18 +57,26 @@ def input_hashes(plan: Plan, registry: Registry) -> dict[str, str]:
 
 
 def lock_json(plan: Plan, hashes: Mapping[str, str], out: Path, shard_size: int) -> str:
-    """Write the lock's text. It holds no time and no absolute path, so the same merge writes the same lock."""
-    file = Path(plan.recipe.file)
-    root = file.resolve().parent if file.exists() else Path.cwd()
+    """Write the lock's text. It holds no time and no absolute path, so the same merge writes the same lock.
+
+    Local models are found again relative to the lock's folder, `out`; those that the recipe names by an absolute path
+    go by a neutral name.
+    """
+    names = neutral_names(plan.models)
+    places = {
+        (_HERE + names[model.reference] if is_absolute(model.reference) else model.reference): model.path
+        for model in plan.models
+        if model.local
+    }
     entry: dict[str, Any] = {
         "plait_lock": _FORMAT,
         "versions": {"plait": plait.__version__},
-        "recipe": plan.recipe.text,
-        "recipe_file": file.name,
-        "root": os.path.relpath(root, out.resolve()),
+        "recipe": neutral_text(plan.recipe.text, plan.models, _HERE),
+        "recipe_file": Path(plan.recipe.file).name,
+        "models": {name: Path(os.path.relpath(path, out.resolve())).as_posix() for name, path in places.items()},
         "seed": plan.seed,
         "shard_size": shard_size,
-        "inputs": dict(hashes),
+        "inputs": by_neutral_name(hashes, plan.models, _HERE),
     }
     return json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
 
@@ -85,9 +97,9 @@ def read_lock(path: Path) -> Lock | None:
         entry = json.loads(text)
         if entry["plait_lock"] != _FORMAT:
             raise CheckpointError(f"{path}: a lock of format {entry['plait_lock']}; this plait reads format {_FORMAT}.")
-        root = (path.resolve().parent / entry["root"]).resolve()
-        return Lock(
-            entry["recipe"], entry["recipe_file"], root, int(entry["seed"]), int(entry["shard_size"]), dict(entry["inputs"])
-        )
+        folder = path.resolve().parent
+        models = {str(name): (folder / place).resolve() for name, place in dict(entry["models"]).items()}
+        seed, shard_size = int(entry["seed"]), int(entry["shard_size"])
+        return Lock(entry["recipe"], entry["recipe_file"], models, seed, shard_size, dict(entry["inputs"]))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: a damaged lock ({error!r}).") from None

@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from plait.checkpoint import side_files
 from plait.errors import Fault, RecipeError
 from plait.planning.document import Planned, plan_document
 from plait.planning.layout import DEFAULT_SHARD_SIZE, index_json, lay_out
+from plait.planning.parameters import check_document
 from plait.planning.types import Dropped, Explained, File, Model, Placed, Plan, Source, Step
 from plait.planning.views import Library
 from plait.recipe import load_recipe
@@ -38,6 +38,7 @@ def make_plan(
     seed: int | None = None,
     explain: bool = False,
     expected_hashes: Mapping[str, str] | None = None,
+    places: Mapping[str, Path] | None = None,
 ) -> Plan:
     """Plan a merge from its recipe (a path, or documents already read) and its inputs' headers.
 
@@ -48,26 +49,43 @@ def make_plan(
         seed: Overrides the recipe's `seed`; 0 where neither says.
         explain: Keep, for every tensor, which rule gave each parameter its value.
         expected_hashes: From a lock: the content hash that each input tensor must have.
+        places: From a lock: where the models lie that it calls by a neutral name.
 
     Raises:
         RecipeError: with everything that is wrong, over all documents.
     """
-    stages = tuple(load_recipe(recipe) if isinstance(recipe, (str, os.PathLike)) else recipe)
     if isinstance(recipe, (str, os.PathLike)):
+        stages = load_recipe(Path(recipe))
         root = Path(recipe).resolve().parent
-    faults: list[Fault] = []
-    library = Library(root, faults)
+    else:
+        stages = tuple(recipe)
+    faults = [fault for document in stages for fault in check_document(document)]
+    chosen, clash = _seed(stages, seed)
+    faults += clash
+    library = Library(root, faults, places or {})
     planned: list[Planned] = []
     for document in stages:
         found = plan_document(document, library, explain=explain)
         if found is None:
-            break
+            library.failed.add(document.name or "")
+            continue
         planned.append(found)
         if document is not stages[-1]:
-            library.enter_stage(document, found.steps, found.config, found.donor)
+            library.enter_stage(document.name or "", found.as_view(len(library.models)))
     if faults or len(planned) < len(stages):
         raise RecipeError(faults)
-    return _assemble(stages, planned, library, shard_size, seed, expected_hashes or {})
+    return _assemble(stages, planned, library, shard_size, chosen, expected_hashes or {})
+
+
+def _seed(stages: Sequence[Recipe], given: int | None) -> tuple[int, list[Fault]]:
+    """Return the seed, and a fault when documents disagree on it."""
+    stated = [document for document in stages if document.seed is not None]
+    if given is not None:
+        return given, []
+    odd = [document for document in stated if document.seed != stated[0].seed]
+    message = "The documents state different seeds; a file has one."
+    faults = [Fault(f"{message} ({document.seed}, {stated[0].seed})", document.where) for document in odd]
+    return (stated[0].seed or 0) if stated else 0, faults
 
 
 def _assemble(
@@ -75,14 +93,13 @@ def _assemble(
     planned: Sequence[Planned],
     library: Library,
     shard_size: int,
-    seed: int | None,
+    seed: int,
     expected: Mapping[str, str],
 ) -> Plan:
     last = planned[-1]
     if not last.steps:
         raise RecipeError([Fault("No tensor is left to write.", last.recipe.where)])
     files, placed = lay_out(last.steps, shard_size)
-    chosen = seed if seed is not None else next((r.seed for r in reversed(stages) if r.seed is not None), 0)
     return Plan(
         recipe=stages[-1],
         stages=stages,
@@ -91,12 +108,28 @@ def _assemble(
         files=files,
         donor=last.donor.index,
         config=last.config,
-        side_files=side_files(last.donor.checkpoint) if last.donor.checkpoint else {},
-        seed=chosen,
+        side_files=last.side.files,
+        seed=seed,
         tied=last.tied,
         dropped=tuple(drop for part in planned for drop in part.dropped),
         warnings=tuple(dict.fromkeys(w for part in planned for w in part.warnings)),
         notes=tuple(dict.fromkeys(n for part in planned for n in part.notes)),
-        stage_steps=tuple(step for part in planned[:-1] for step in part.steps),
+        stage_steps=_needed(last.steps),
         expected_hashes=expected,
+        texts=last.side.texts,
     )
+
+
+def _needed(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps of earlier stages that these read, each after those that it reads itself."""
+    found: dict[Step, None] = {}
+
+    def visit(step: Step) -> None:
+        for source in step.inputs:
+            if source.step is not None and source.step not in found:
+                visit(source.step)
+                found[source.step] = None
+
+    for step in steps:
+        visit(step)
+    return tuple(found)

@@ -12,10 +12,12 @@ from plait.dtypes import DTYPES, dtype_by_name
 from plait.errors import Fault
 from plait.methods import Method, find_method
 from plait.planning.parameters import Levels, Missing, effective
+from plait.planning.shapes import Shapes
 from plait.planning.slots import Slot, Target
 from plait.planning.types import Dropped, Source, Step
 from plait.planning.views import View
-from plait.recipe.types import Recipe, TensorRule
+from plait.recipe import levels_of
+from plait.recipe.types import Input, Recipe, TensorRule
 
 __all__ = ["Decisions"]
 
@@ -25,114 +27,131 @@ class Decisions:
     """Turns targets into steps for one document, gathering every fault, drop and note on the way."""
 
     recipe: Recipe
-    base: View | None
-    extra: Mapping[str, View]
-    """Models that only `copy_from` names, by reference."""
+    views: Mapping[str, View]
+    """By reference, those that only `copy_from` names included."""
+    shapes: Shapes
     explain: bool = False
     faults: list[Fault] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     missing: Missing = field(default_factory=Missing)
     used: set[tuple[int, str]] = field(default_factory=set)
-    """(model, name) of every input tensor that some step reads or some rule drops."""
+    """(model, name as stored) of every input tensor that some step reads, or that `dropped` has."""
     merged_models: set[int] = field(default_factory=set)
+    """Models of which some tensor is merged, or copied because a rule or a slice asks for it."""
     partial: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Why -> names, for tensors that only some inputs have."""
-    _shape_faults: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
     _rules_hit: set[int] = field(default_factory=set)
+    _levels: dict[tuple[int, int, int, int], Levels] = field(default_factory=dict)
 
     def step(self, target: Target) -> Step | None:
         """Return the step for one target, or None when it is dropped or cannot be made."""
         rule = next((rule for rule in self.recipe.tensors if fnmatchcase(target.name, rule.match)), None)
         if rule is not None:
             self._rules_hit.add(id(rule))
-        if rule is not None and rule.drop:
+        if rule is not None and (rule.drop or rule.copy_from is not None):
+            return self._by_rule(target, rule)
+        present = [slot for slot in target.slots if slot.there]
+        return self._from_inputs(target, rule, present) if present else None
+
+    def _by_rule(self, target: Target, rule: TensorRule) -> Step | None:
+        """Drop or copy as a rule says."""
+        if rule.copy_from is None:
             for slot in target.slots:
                 self._drop(slot, f"the rule at {rule.where}")
             return None
-        if rule is not None and rule.copy_from is not None:
-            return self._copy_rule(target, rule)
-        present = [slot for slot in target.slots if slot.there]
-        if not present:
-            return None
-        for slot in present:
-            self.used.add((slot.view.index, slot.view.entries[slot.name].name))
-        first = self._first(target, present)
-        if not DTYPES[first.dtype].is_float:
-            return self._same_in_all(target, first, present)
-        if len(present) < len(target.slots):
-            return self._partial(target, first, present)
-        if not self._shapes_agree(target, first, present):
-            return None
-        return self._merge(target, rule, present)
-
-    def _first(self, target: Target, present: Sequence[Slot]) -> Source:
-        chosen = next((slot for slot in present if slot.view is target.base), present[0])
-        return chosen.view.entries[chosen.name]
-
-    def _drop(self, slot: Slot, reason: str) -> None:
-        if slot.there:
-            self.used.add((slot.view.index, slot.view.entries[slot.name].name))
-            self.dropped.append(Dropped(slot.view.reference, slot.name, reason))
-
-    def _copy_rule(self, target: Target, rule: TensorRule) -> Step | None:
-        view = self.extra.get(str(rule.copy_from))
-        if view is None:
-            return None
+        view = self.views[str(rule.copy_from)]
         if target.name not in view.entries:
             self.faults.append(Fault(f"{view.reference} has no tensor {target.name!r} to copy.", rule.where))
             return None
         source = view.entries[target.name]
-        self.used.add((view.index, source.name))
+        self._use(source)
+        self.merged_models.add(source.model)
         for slot in target.slots:
-            if slot.view.index != view.index:
-                self._drop(slot, f"{target.name} is copied from {view.reference} by the rule at {rule.where}")
+            self._drop(slot, f"{target.name} is copied from {view.reference} by the rule at {rule.where}")
         return self._copy(target.name, source, f"the rule at {rule.where}")
 
+    def _from_inputs(self, target: Target, rule: TensorRule | None, present: Sequence[Slot]) -> Step | None:
+        chosen = next((slot for slot in present if slot.view is target.base), present[0])
+        first = chosen.view.entries[chosen.name]
+        if not self._kinds_agree(target, first, present):
+            return None
+        if not DTYPES[first.dtype].is_float:
+            return self._same_in_all(target, first, present)
+        if len(present) < len(target.slots):
+            return self._partial(target, first, present)
+        sources = [(slot.view.entries[slot.name], slot.view) for slot in present]
+        if not self.shapes.agree(target.name, (first, chosen.view), sources):
+            return None
+        return self._merge(target, rule, present)
+
+    def copy_outside(self, name: str, view: View, reason: str) -> Step:
+        """Copy a tensor that no part of the recipe speaks of."""
+        self._use(view.entries[name])
+        self.partial[reason].append(name)
+        return self._copy(name, view.entries[name], reason)
+
+    def _use(self, source: Source) -> None:
+        self.used.add((source.model, source.name))
+
+    def _drop(self, slot: Slot, reason: str) -> None:
+        if slot.there:
+            source = slot.view.entries[slot.name]
+            if (source.model, source.name) not in self.used:
+                self._use(source)
+                self.dropped.append(Dropped(slot.view.reference, source.name, reason))
+
+    def _kinds_agree(self, target: Target, first: Source, present: Sequence[Slot]) -> bool:
+        """Whether all are floats, or none is: numbers and codes cannot be mixed."""
+        for slot in present:
+            source = slot.view.entries[slot.name]
+            if DTYPES[source.dtype].is_float != DTYPES[first.dtype].is_float:
+                kinds = f"{DTYPES[first.dtype].name} and, in {slot.view.reference}, {DTYPES[source.dtype].name}"
+                self.faults.append(Fault(f"{target.name} is {kinds}; these cannot be merged.", self.recipe.where))
+                return False
+        return True
+
     def _same_in_all(self, target: Target, first: Source, present: Sequence[Slot]) -> Step:
-        others = tuple(s for slot in present if (s := slot.view.entries[slot.name]) is not first and s != first)
-        alike = tuple(s for s in others if s.shape == first.shape and s.dtype == first.dtype)
-        return Step(target.name, first.dtype, first.shape, "copy", (first, *alike), reason="not a float; same in all inputs")
+        """Copy an integer buffer, to be compared with the others' while it is copied."""
+        self._use(first)
+        alike = [first]
+        for slot in present:
+            source = slot.view.entries[slot.name]
+            if source is first or source in alike:
+                continue
+            if source.shape == first.shape and source.dtype == first.dtype:
+                self._use(source)
+                alike.append(source)
+            else:
+                self._drop(slot, f"not a float, and of another shape or type than {first.name} of the model copied")
+        reason = "not a float; same in all inputs" if len(alike) > 1 else "not a float"
+        return Step(target.name, first.dtype, first.shape, "copy", tuple(alike), reason=reason, stage=self._stage)
 
     def _partial(self, target: Target, first: Source, present: Sequence[Slot]) -> Step:
         has = {slot.view.index for slot in present}
         lacking = dict.fromkeys(slot.view.reference for slot in target.slots if slot.view.index not in has)
         reason = f"not in {', '.join(lacking)}"
         self.partial[reason].append(target.name)
+        self._use(first)
+        for slot in present:
+            self._drop(slot, f"{reason}, so {target.name} is copied from one model")
         return self._copy(target.name, first, reason)
+
+    @property
+    def _stage(self) -> str:
+        return self.recipe.name or ""
 
     def _copy(self, name: str, source: Source, reason: str) -> Step:
         dtype = self._out_dtype(source)
         if dtype == source.dtype:
-            return Step(name, dtype, source.shape, "copy", (source,), reason=reason)
+            return Step(name, dtype, source.shape, "copy", (source,), reason=reason, stage=self._stage)
         unity = {"scale": (1.0,)}
-        return Step(name, dtype, source.shape, "merge", (source,), None, "passthrough", unity, reason=reason)
+        return Step(
+            name, dtype, source.shape, "merge", (source,), None, "passthrough", unity, reason=reason, stage=self._stage
+        )
 
     def _out_dtype(self, source: Source) -> str:
         wanted = dtype_by_name(self.recipe.out_dtype or self.recipe.dtype or "")
         return wanted.code if wanted and DTYPES[source.dtype].is_float else source.dtype
-
-    def _shapes_agree(self, target: Target, first: Source, present: Sequence[Slot]) -> bool:
-        agree = True
-        for slot in present:
-            shape = slot.view.entries[slot.name].shape
-            if shape != first.shape:
-                owner = next(s.view.reference for s in present if s.view.entries[s.name].shape == first.shape)
-                text = f"{target.name}: {list(first.shape)} in {owner}, {list(shape)} in {slot.view.reference}"
-                self._shape_faults[(owner, slot.view.reference)].append(text)
-                agree = False
-        return agree
-
-    def shape_faults(self) -> list[Fault]:
-        """One fault for each pair of models whose shapes differ."""
-        faults = []
-        for texts in self._shape_faults.values():
-            more = f" (and {len(texts) - 3} more tensors)" if len(texts) > 3 else ""
-            rows = any("emb" in text or "head" in text or "wte" in text for text in texts[:3])
-            hint = "Models of different width cannot be merged."
-            if len(texts) <= 3 and rows:
-                hint = "The vocabularies differ in size: give every model the same tokenizer and rows first, or copy these tensors from one model with a `tensors:` rule."
-            faults.append(Fault("shapes differ: " + "; ".join(texts[:3]) + more + ".", self.recipe.where, hint))
-        return faults
 
     def unused_rules(self) -> list[Fault]:
         """Report `tensors:` rules that no tensor came to."""
@@ -146,79 +165,91 @@ class Decisions:
         method = find_method(rule.merge_method if rule and rule.merge_method else self.recipe.merge_method)
         slots, base = self._arrange(method, target, present)
         wrong = self._count_fault(method, target, slots, base)
+        values, explained = effective(
+            method,
+            target.name,
+            target.t,
+            shared=self._levels_of(target, rule, None),
+            models=[(slot.view.reference, slot.name, self._levels_of(target, rule, slot.given)) for slot in slots],
+            missing=self.missing,
+            explain=self.explain,
+        )
         if wrong is not None:
             self.faults.append(wrong)
             return None
-        above: Levels = [(f"tensors[{rule.match!r}].parameters", rule.parameters)] if rule else []
-        below: Levels = [
-            ("slice parameters", target.slice.parameters),
-            (f"modules.{target.module.name}.parameters", target.module.parameters),
-            ("parameters", self.recipe.parameters),
-        ]
-        models = [
-            (slot.view.reference, slot.name, [*above, (f"{slot.view.reference} parameters", _own(slot)), *below])
-            for slot in slots
-        ]
-        values, explained = effective(
-            method, target.name, target.t, shared=[*above, *below], models=models, missing=self.missing
-        )
         sources = tuple(slot.view.entries[slot.name] for slot in slots)
-        self.merged_models |= {slot.view.index for slot in slots}
-        if base is not None:
-            self.merged_models.add(base.model)
+        for source in (*sources, *([base] if base is not None else [])):
+            self._use(source)
+            self.merged_models.add(source.model)
+        for slot in present:
+            self._drop(slot, f"{method.name} does not take {slot.view.reference}'s {target.name}")
         first = base or sources[0]
         out = self._out_dtype(first)
-        post = tuple(self._post(target))
-        if method.name == "passthrough" and values["scale"] == (1.0,) and out == sources[0].dtype and not post:
-            return Step(target.name, out, first.shape, "copy", sources, reason="passthrough")
+        post = self._post(target)
+        if method.name == "passthrough" and values["scale"] == (1.0,) and out == first.dtype:
+            reason = "passthrough"
+            return Step(
+                target.name, out, first.shape, "copy", sources, reason=reason, explained=explained, stage=self._stage
+            )
         return Step(
-            target.name, out, first.shape, "merge", sources, base, method.name, values, post,
-            explained=explained if self.explain else (), stage=self.recipe.name or "",
+            target.name,
+            out,
+            first.shape,
+            "merge",
+            sources,
+            base,
+            method.name,
+            values,
+            post,
+            explained=explained,
+            stage=self._stage,
         )
+
+    def _levels_of(self, target: Target, rule: TensorRule | None, given: Input | None) -> Levels:
+        key = (id(rule), id(target.module), id(target.slice), id(given))
+        if key not in self._levels:
+            rules = [rule] if rule else []
+            self._levels[key] = levels_of(self.recipe, target.module, target.slice, given, rules)
+        return self._levels[key]
 
     def _arrange(self, method: Method, target: Target, present: Sequence[Slot]) -> tuple[list[Slot], Source | None]:
         """Return the stack's slots in order, and the base that deltas are taken from."""
         slots = list(present)
-        at = next((slot for slot in slots if target.base is not None and slot.view.index == target.base.index), None)
+        at = next((slot for slot in slots if slot.view is target.base), None)
         if method.sees.space == "deltas":
             base = at.view.entries[at.name] if at else None
             return [slot for slot in slots if slot is not at], base
         if method.base == "first" and at is not None:
-            slots = [at, *(slot for slot in slots if slot is not at)]
-        elif at is not None and at.given is None and not _takes_unlisted_base(method, target, self.recipe):
+            return [at, *(slot for slot in slots if slot is not at)], None
+        if at is not None and at.given is None and not _takes_unlisted_base(method, target, self.recipe):
             slots.remove(at)
         return slots, None
 
-    def _count_fault(
-        self, method: Method, target: Target, slots: Sequence[Slot], base: Source | None
-    ) -> Fault | None:
+    def _count_fault(self, method: Method, target: Target, slots: Sequence[Slot], base: Source | None) -> Fault | None:
         where = self.recipe.merge_method_where
         if base is None and method.sees.space == "deltas":
-            hint = "Name it with `base_model`" + ("; with `slices`, also among each slice's sources." if not target.module.whole else ".")
+            hint = "Name it with `base_model`" + ("." if target.module.whole else " and among each slice's sources.")
             return Fault(f"{method.name} works on differences from a base model; there is none.", where, hint)
-        if method.base == "first" and (target.base is None or slots[0].view.index != target.base.index):
-            return Fault(f"{method.name} starts from `base_model`, which must be one of its inputs.", where)
+        if method.base == "first" and (target.base is None or not slots or slots[0].view is not target.base):
+            hint = "Name one of them with `base_model`."
+            return Fault(f"{method.name} starts from `base_model`, which must be one of its inputs.", where, hint)
         count, low, high = len(slots), method.min_models, method.max_models
         if low <= count and (high is None or count <= high):
             return None
         kind = " besides the base" if base is not None else ""
         takes = f"exactly {low}" if low == high else f"at least {low}" if count < low else f"at most {high}"
+        plural = "" if takes.endswith(" 1") else "s"
         hint = f"Given: {', '.join(slot.view.reference for slot in slots) or 'none'}."
-        return Fault(f"{method.name} takes {takes} model{'' if takes.endswith(' 1') else 's'}{kind}; there are {count}.", where, hint)
+        return Fault(f"{method.name} takes {takes} model{plural}{kind}; there are {count}.", where, hint)
 
-    def _post(self, target: Target) -> list[tuple[str, dict[str, Any]]]:
-        levels_missing = Missing()
+    def _post(self, target: Target) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         steps = []
         for step in self.recipe.post:
             declared = find_method(step.name, post=True)
             levels: Levels = [(f"post step {step.name}", step.parameters)]
-            values, _ = effective(declared, target.name, target.t, shared=levels, models=[], missing=levels_missing)
+            values, _ = effective(declared, target.name, target.t, shared=levels, models=[], missing=Missing())
             steps.append((step.name, values))
-        return steps
-
-
-def _own(slot: Slot) -> Mapping[str, Any]:
-    return slot.given.parameters if slot.given else {}
+        return tuple(steps)
 
 
 def _takes_unlisted_base(method: Method, target: Target, recipe: Recipe) -> bool:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from plait.dtypes import DTYPES
 from plait.errors import Fault
-from plait.methods import find_method
-from plait.output.config import output_config
+from plait.methods import find_method, method_names
+from plait.output.config import ConfigNote, output_config
+from plait.planning.account import Account
 from plait.planning.decide import Decisions
-from plait.planning.parameters import check_parameters, check_post, unmatched_filters
-from plait.planning.slots import Pair, Target, layer_faults, stacks_for_slices, targets
-from plait.planning.tokens import vocabulary_faults
-from plait.planning.types import Dropped, Step
-from plait.planning.views import Library, View, align_to, settle_ties
+from plait.planning.parameters import idle_parameters, unmatched_filters
+from plait.planning.shapes import Shapes
+from plait.planning.side import SideFiles, plan_side_files
+from plait.planning.slots import Laid, Pair, layer_faults, mixed_layer_kinds, stack_for_slices, targets
+from plait.planning.ties import Ties, settle_ties
+from plait.planning.tokens import tokenizer_donor, tokenizer_faults, vocabulary_faults
+from plait.planning.types import Dropped, Source, Step
+from plait.planning.views import Library, View, align_to
 from plait.recipe.types import ModelRef, Module, Recipe
-from plait.structure import Stack, config_differences
+from plait.structure import config_differences, embedding_and_heads
 
 __all__ = ["Planned", "plan_document"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Planned:
     """What one document comes to."""
 
@@ -31,27 +36,29 @@ class Planned:
     donor: View
     config: Mapping[str, Any] | None
     tied: Mapping[str, str]
-    dropped: list[Dropped]
-    warnings: list[Fault] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    side: SideFiles
+    dropped: Sequence[Dropped]
+    warnings: Sequence[Fault]
+    notes: Sequence[str]
+
+    def as_view(self, index: int) -> View:
+        """The output as a model that a later document merges."""
+        entries = {step.name: Source(index, step=step) for step in self.steps}
+        name = self.recipe.name or ""
+        return View(index, name, self.config, entries, self.side.files, self.side.texts)
 
 
 def plan_document(recipe: Recipe, library: Library, *, explain: bool = False) -> Planned | None:
     """Plan one document. Adds to `library.faults`; None when nothing can be planned."""
-    library.faults += check_parameters(recipe) + check_post(recipe)
-    known = len(library.faults)
     views = _open(recipe, library)
-    if views is None or len(library.faults) > known or not _methods_known(recipe):
+    if views is None or not _methods_known(recipe):
         return None
     return _Document(recipe, library, views, explain).plan()
 
 
 def _methods_known(recipe: Recipe) -> bool:
-    names = [recipe.merge_method, *(rule.merge_method for rule in recipe.tensors if rule.merge_method)]
-    try:
-        return all(find_method(name) for name in names)
-    except Exception:  # noqa: BLE001 - told by check_parameters already
-        return False
+    names = {recipe.merge_method, *(rule.merge_method for rule in recipe.tensors if rule.merge_method)}
+    return names <= {*method_names()} and {step.name for step in recipe.post} <= {*method_names(post=True)}
 
 
 def _references(recipe: Recipe) -> Iterator[ModelRef]:
@@ -85,51 +92,71 @@ class _Document:
     notes: list[str] = field(default_factory=list)
 
     def plan(self) -> Planned | None:
+        """Plan the document in order: names, ties, layers, tensors, then what is left over, config and small files."""
         recipe, faults = self.recipe, self.library.faults
         self.warnings += recipe.warnings
+        idle, notes = idle_parameters(recipe)
+        self.warnings += idle
+        self.notes += notes
         donor_key = str(next(_references(recipe)))
         self._align(donor_key)
-        inputs = {key: view for key, view in self.views.items()}
-        tied, completed, says_tied = settle_ties(list(inputs.values()), self.views[donor_key])
-        self.views = dict(zip(inputs, completed, strict=True))
+        stored = dict(self.views)
+        ties = self._settle_ties(donor_key)
         donor = self.views[donor_key]
-        stack = self._stack(donor)
-        base = self.views.get(str(recipe.base_model)) if recipe.base_model else None
-        decisions = Decisions(recipe, base, self.views, self.explain)
-        known = len(faults)
-        wanted = self._targets(donor, tied, stack)
-        if len(faults) > known:
+        laid, wrong = self._lay(donor)
+        side = self._side_files(donor)
+        self._judge_inputs(donor)
+        if wrong:
+            faults += wrong
             return None
-        steps = [step for target in wanted if (step := decisions.step(target)) is not None]
-        self._judge(decisions, donor, wanted)
-        self._drop_rest(decisions, tied)
-        if recipe.strict:
-            self._refuse_partial(decisions)
-        self._describe(decisions)
-        config = self._config(donor, steps, stack, says_tied)
-        faults += vocabulary_faults(recipe, list(self.views.values()), donor, self.warnings)
+        decisions = Decisions(recipe, self.views, Shapes(recipe.where, donor), self.explain)
+        steps = self._steps(decisions, laid, donor, ties)
+        account = Account(recipe, donor, stored, self._inputs(laid), ties.names, laid)
+        self._judge(decisions, account, steps, laid)
+        config = self._config(donor, steps, laid, ties.says)
         return Planned(
-            recipe, tuple(steps), donor, config, tied, decisions.dropped, self.warnings, self.notes
+            recipe, tuple(steps), donor, config, ties.names, side, decisions.dropped, self.warnings, self.notes
         )
 
     def _align(self, donor_key: str) -> None:
         donor = self.views[donor_key]
         for key, view in self.views.items():
-            if key != donor_key:
+            if view is not donor:
                 self.views[key], note = align_to(donor, view)
                 self.notes += [note] if note else []
 
-    def _stack(self, donor: View) -> Stack | None:
-        """The stack that slices speak of; a fault when they are used and it is not clear which."""
-        found = stacks_for_slices(donor)
-        if len(found) != 1 and any(not module.whole for module in self.recipe.modules):
-            has = " and ".join(f"{s.prefix} ({s.length} layers)" for s in found) or "no layers"
-            message = f"slices: {donor.reference} has {has}, so which layers are meant is not clear."
-            self.library.faults.append(Fault(message, self.recipe.modules[0].where, "Use `models`, or name the parts under `modules`."))
-        return found[0] if len(found) == 1 else None
+    def _settle_ties(self, donor_key: str) -> Ties:
+        """Settle ties over all models; a model that only `copy_from` names counts where the rule takes a head."""
+        from_rules = {str(rule.copy_from) for rule in self.recipe.tensors if rule.copy_from}
+        merged_keys = {
+            str(given.model) for module in self.recipe.modules for part in module.slices for given in part.sources
+        }
+        merged_keys |= {donor_key} | {
+            key for key in from_rules for name in self._heads(self.views[key]) if self._copies(key, name)
+        }
+        merged = [self.views[key] for key in merged_keys]
+        ties = settle_ties(list(self.views.values()), self.views[donor_key], merged)
+        self.views = dict(zip(self.views, ties.views, strict=True))
+        return ties
 
-    def _pairs(self, module: Module) -> tuple[list[list[Pair]], list[View | None]]:
-        pairs: list[list[Pair]] = []
+    def _heads(self, view: View) -> tuple[str, ...]:
+        return embedding_and_heads(view.shapes, view.config)[1]
+
+    def _copies(self, key: str, name: str) -> bool:
+        return any(str(rule.copy_from) == key and fnmatchcase(name, rule.match) for rule in self.recipe.tensors)
+
+    def _lay(self, donor: View) -> tuple[list[Laid], list[Fault]]:
+        """Put each module with its models; returns what is wrong with its layers, too."""
+        laid, faults = [], []
+        for module in self.recipe.modules:
+            stack, unclear = stack_for_slices(donor, module)
+            pairs, bases = self._pairs(module)
+            laid.append(Laid(module, pairs, bases, stack))
+            faults += unclear + layer_faults(laid[-1])
+        return laid, faults
+
+    def _pairs(self, module: Module) -> tuple[tuple[tuple[Pair, ...], ...], tuple[View | None, ...]]:
+        pairs: list[tuple[Pair, ...]] = []
         bases: list[View | None] = []
         for part in module.slices:
             reference = part.base_model or self.recipe.base_model
@@ -137,122 +164,133 @@ class _Document:
             inputs: list[Pair] = [(given, self.views[str(given.model)]) for given in part.sources]
             if base is not None and module.whole and all(view is not base for _, view in inputs):
                 inputs.append((None, base))
-            pairs.append(inputs)
+            pairs.append(tuple(inputs))
             bases.append(base)
-        return pairs, bases
+        return tuple(pairs), tuple(bases)
 
-    def _targets(self, donor: View, tied: Mapping[str, str], stack: Stack | None) -> list[Target]:
-        found: list[Target] = []
-        claimed: set[str] = set()
-        for module in self.recipe.modules:
-            pairs, bases = self._pairs(module)
-            self.library.faults += layer_faults(module, pairs, stack)
-            names = [name for name in self._names(module, donor) if name not in tied and name not in claimed]
-            claimed.update(names)
-            if self.library.faults:
-                continue
-            found += targets(module, pairs, bases, names, stack)
-        return found
+    def _inputs(self, laid: Sequence[Laid]) -> set[str]:
+        return {view.reference for one in laid for inputs in one.pairs for _, view in inputs}
 
-    def _names(self, module: Module, donor: View) -> list[str]:
-        """The donor's names that belong to the module, and heads of its own that another model brings."""
-        names = list(donor.entries)
-        heads = {name for view in self.views.values() for name in view.tied if name not in donor.entries}
-        names += sorted(name for name in heads if any(name in v.entries and name not in v.tied for v in self.views.values()))
-        if module.name in ("", "default") or len(self.recipe.modules) == 0:
-            return names
-        inside = [name for name in names if module.name in name.split(".")]
-        if not inside:
-            parts = sorted({name.split(".")[0] for name in names} | {name.split(".")[1] for name in names if "." in name})
-            message = f"module {module.name!r} is no part of {donor.reference}."
-            self.library.faults.append(Fault(message, module.where, f"Parts: {', '.join(p for p in parts if not p.isdigit())}."))
-        return inside
-
-    def _judge(self, decisions: Decisions, donor: View, wanted: Sequence[Target]) -> None:
-        faults = self.library.faults
-        faults += dict.fromkeys(decisions.faults)
-        faults += decisions.shape_faults()
-        faults += decisions.missing.faults(self.recipe, self.recipe.merge_method)
-        faults += decisions.unused_rules()
-        every = [name for view in self.views.values() for name in view.entries]
-        faults += unmatched_filters(self.recipe, [*every, *(target.name for target in wanted)])
-        self.warnings += [
-            Fault(text, self.recipe.where) for text in config_differences([(v.reference, v.config or {}) for v in self.views.values()])
+    def _steps(self, decisions: Decisions, laid: Sequence[Laid], donor: View, ties: Ties) -> list[Step]:
+        names = [
+            name
+            for name in (*donor.entries, *(n for n in ties.added if n not in donor.entries))
+            if name not in ties.names
         ]
-        copied = {str(rule.copy_from) for rule in self.recipe.tensors if rule.copy_from}
-        if faults:
-            return
-        for key, view in self.views.items():
-            if view.index in decisions.merged_models or key in copied or view is donor:
-                continue
-            message = f"{key} would be ignored: none of its tensors is merged with {donor.reference}'s."
-            faults.append(Fault(message, self.recipe.where, self._why_ignored(view, donor)))
+        steps: list[Step] = []
+        for one in laid:
+            inside = [name for name in names if _belongs(name, one.module)]
+            if not inside:
+                self.library.faults.append(_no_such_part(one.module, donor))
+            names = [name for name in names if not _belongs(name, one.module)]
+            steps += [step for target in targets(one, inside) if (step := decisions.step(target)) is not None]
+        steps += [decisions.copy_outside(name, donor, "in none of the recipe's modules") for name in names]
+        return steps
 
-    def _why_ignored(self, view: View, donor: View) -> str:
-        shared = len(view.entries.keys() & donor.entries.keys())
-        mine, theirs = next(iter(view.entries), "nothing"), next(iter(donor.entries), "nothing")
-        return f"{shared} names are shared; it has {mine}, {donor.reference} has {theirs}."
+    def _judge_inputs(self, donor: View) -> None:
+        """What can be said before any tensor: meanings of configs, vocabularies, filters."""
+        configs = [(view.reference, view.config or {}) for view in self.views.values()]
+        self.warnings += [Fault(text, self.recipe.where) for text in config_differences(configs)]
+        faults, warnings = vocabulary_faults(self.recipe, list(self.views.values()), donor)
+        self.library.faults += faults
+        self.warnings += warnings
+        if (donor.config or {}).get("auto_map"):
+            message = f"{donor.reference} needs its own code (auto_map); its Python files are not copied."
+            self.warnings.append(Fault(message, self.recipe.where))
+        every = [name for view in self.views.values() for name in view.entries]
+        self.library.faults += unmatched_filters(self.recipe, every)
 
-    def _drop_rest(self, decisions: Decisions, tied: Mapping[str, str]) -> None:
-        """List every input tensor that nothing reads, with the reason."""
-        sliced = any(not module.whole for module in self.recipe.modules)
-        seen = set()
-        for view in self.views.values():
-            for name, source in view.entries.items():
-                key = (view.index, source.name)
-                if key in decisions.used or key in seen or name in view.tied:
-                    continue
-                seen.add(key)
-                reason = "no slice takes it" if sliced else f"the output follows {self.library.models[self._donor_index()].reference}, which has no such tensor"
-                if name in tied:
-                    reason = f"tied to {tied[name]}"
-                decisions.dropped.append(Dropped(view.reference, name, reason))
+    def _judge(self, decisions: Decisions, account: Account, steps: Sequence[Step], laid: Sequence[Laid]) -> None:
+        """What only the finished steps can tell."""
+        faults = self.library.faults
+        references = [model.reference for model in self.library.models]
+        decisions.shapes.fit_donor(steps, references)
+        found = [*dict.fromkeys(decisions.faults), *decisions.shapes.faults()]
+        found += [*decisions.missing.faults(self.recipe), *decisions.unused_rules(), *_scope_faults(self.recipe, steps)]
+        faults += found
+        surprising = account.drop_rest(decisions)
+        strict, told = account.judge_partial(decisions, surprising)
+        faults += strict
+        self.warnings += told
+        for one in laid:
+            self.warnings += mixed_layer_kinds(one) if one.stack else []
+        if not found:
+            faults += account.ignored(decisions)
 
-    def _donor_index(self) -> int:
-        return self.views[str(next(_references(self.recipe)))].index
-
-    def _refuse_partial(self, decisions: Decisions) -> None:
-        for reason, names in decisions.partial.items():
-            text = f"strict: {len(names)} tensors are {reason}, such as {names[0]}."
-            self.library.faults.append(Fault(text, self.recipe.where, "Add a `tensors:` rule (copy_from, drop), or leave out `strict`."))
-        for drop in decisions.dropped:
-            if drop.reason.startswith("the output follows"):
-                self.library.faults.append(Fault(f"strict: {drop.name} of {drop.model} would be dropped.", self.recipe.where))
-
-    def _describe(self, decisions: Decisions) -> None:
-        for reason, names in decisions.partial.items():
-            some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-            self.warnings.append(Fault(f"{len(names)} tensors are copied, being {reason}: {some}.", self.recipe.where))
-        lost = [drop for drop in decisions.dropped if drop.reason.startswith("the output follows")]
-        for model in dict.fromkeys(drop.model for drop in lost):
-            names = [drop.name for drop in lost if drop.model == model]
-            some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-            reason = next(drop.reason for drop in lost if drop.model == model)
-            self.warnings.append(Fault(f"{len(names)} tensors of {model} are dropped ({reason}): {some}.", self.recipe.where))
+    def _side_files(self, donor: View) -> SideFiles:
+        tokens = tokenizer_donor(self.recipe, self.views, donor, self.library)
+        side, faults = plan_side_files(self.recipe, list(self.views.values()), donor, tokens or donor)
+        embeddings = embedding_and_heads(donor.shapes, donor.config)[0]
+        rows = donor.shapes[embeddings[0]][0] if embeddings else None
+        self.library.faults += faults + tokenizer_faults(self.recipe, rows)
+        self.notes += [side.note] if side.note else []
+        if tokens is not None and tokens.reference not in self.views:
+            self.library.faults += vocabulary_faults(self.recipe, [tokens], donor)[0]
+        return side
 
     def _config(
-        self, donor: View, steps: Sequence[Step], stack: Stack | None, tied: bool | None
+        self, donor: View, steps: Sequence[Step], laid: Sequence[Laid], tied: bool | None
     ) -> Mapping[str, Any] | None:
         if donor.config is None:
-            self.warnings.append(Fault(f"{donor.reference} has no config.json, so the output has none.", self.recipe.where))
+            self.warnings.append(
+                Fault(f"{donor.reference} has no config.json, so the output has none.", self.recipe.where)
+            )
             return None
-        layers = self._layer_sources(stack)
+        config, notes = dict(donor.config), list[ConfigNote]()
+        for one in laid:
+            if one.stack is not None:
+                config, more = output_config(
+                    config,
+                    layers=self._layer_sources(one),
+                    stack_length=one.stack.length,
+                    stack_prefix=one.stack.prefix,
+                )
+                notes += more
         dtype = self.recipe.out_dtype or self.recipe.dtype or _commonest(steps)
-        config, notes = output_config(donor.config, layers=layers, dtype=dtype, tied=tied)
-        self.notes += notes
+        config, more = output_config(config, dtype=dtype, tied=tied)
+        for note in (*notes, *more):
+            if note.warning:
+                self.warnings.append(Fault(f"config.json: {note}", self.recipe.where))
+            else:
+                self.notes.append(f"config.json: {note}")
         return config
 
-    def _layer_sources(self, stack: Stack | None) -> list[tuple[Mapping[str, Any], int]] | None:
-        if stack is None or all(module.whole for module in self.recipe.modules):
-            return None
-        layers = []
-        for module in self.recipe.modules:
-            for part in module.slices:
-                given = part.sources[0]
-                begin, end = given.layer_range or (0, stack.length)
-                config = self.views[str(given.model)].config or {}
-                layers += [(config, index) for index in range(begin, end)]
+    def _layer_sources(self, laid: Laid) -> list[tuple[Mapping[str, Any], int]]:
+        """Whose config speaks of each output layer, and which layer of it."""
+        layers: list[tuple[Mapping[str, Any], int]] = []
+        for inputs in laid.pairs:
+            given, view = inputs[0]
+            if given is not None and given.layer_range is not None:
+                layers += [(view.config or {}, index) for index in range(*given.layer_range)]
         return layers
+
+
+def _belongs(name: str, module: Module) -> bool:
+    return module.name in {"", "default"} or module.name in name.split(".")
+
+
+def _no_such_part(module: Module, donor: View) -> Fault:
+    parts = {part for name in donor.entries for part in name.split(".")[:2] if not part.isdigit()}
+    return Fault(
+        f"module {module.name!r} is no part of {donor.reference}.", module.where, f"Parts: {', '.join(sorted(parts))}."
+    )
+
+
+def _scope_faults(recipe: Recipe, steps: Sequence[Step]) -> list[Fault]:
+    """Refuse `scope: model` where densities differ between tensors: one threshold over all needs one density."""
+    densities: dict[str, dict[Any, str]] = {}
+    for step in steps:
+        scoped = step.method and any(one.scoped for one in find_method(step.method).measured.values())
+        if scoped and step.parameters.get("scope") == "model" and "density" in step.parameters:
+            densities.setdefault(step.method, {}).setdefault(step.parameters["density"], step.name)
+    faults = []
+    for method, found in densities.items():
+        if len(found) > 1:
+            told = " and ".join(f"{list(value)} for {name}" for value, name in list(found.items())[:2])
+            message = f"{method}: scope: model needs one density a model for all tensors; it is {told}."
+            hint = "Densities that vary with scope: model are not implemented; write one number a model."
+            faults.append(Fault(message, recipe.merge_method_where, hint))
+    return faults
 
 
 def _commonest(steps: Sequence[Step]) -> str:
@@ -261,5 +299,3 @@ def _commonest(steps: Sequence[Step]) -> str:
         if DTYPES[step.dtype].is_float:
             sizes[step.dtype] = sizes.get(step.dtype, 0) + step.size
     return DTYPES[max(sizes, key=lambda code: sizes[code])].name if sizes else "float32"
-
-

@@ -23,8 +23,13 @@ BATCH = 1 << 18
 class Geometry(Protocol):
     """How a device cuts tensors."""
 
-    tile: int
-    batch: int
+    @property
+    def tile(self) -> int:
+        """Elements computed at a time."""
+
+    @property
+    def batch(self) -> int:
+        """Elements read and written at a time."""
 
 
 @dataclass(frozen=True, slots=True)

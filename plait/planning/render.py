@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from plait.dtypes import DTYPES
@@ -15,6 +15,8 @@ from plait.planning.totals import bytes_read, passes, step_bytes
 from plait.planning.types import Plan, Source, Step
 
 __all__ = ["explained_as_data", "explained_as_text", "plan_as_json", "plan_as_text"]
+
+_MANY_FILES = 8
 
 
 def plan_as_text(plan: Plan, threads: int | None = None, *, every: bool = False) -> str:
@@ -30,7 +32,7 @@ def plan_as_text(plan: Plan, threads: int | None = None, *, every: bool = False)
         lines.append(f"  {index}  {model.reference}" + (f"  ({', '.join(role)})" if role else ""))
         lines += [f"     {note}" for note in model.notes]
     lines += ["", "Output"]
-    lines += [f"  {file.name}  {_size(file.size)}" for file in plan.files]
+    lines += [f"  {line}" for line in _files(plan, every=every)]
     lines += [f"  {', '.join(_other_files(plan))}"]
     lines += ["", f"Tensors ({len(plan.steps)})"]
     lines += [f"  {line}" for line in (_each(plan.steps) if every else _grouped(plan.steps))]
@@ -39,19 +41,27 @@ def plan_as_text(plan: Plan, threads: int | None = None, *, every: bool = False)
     lines += _section("Notes", plan.notes)
     lines += _section("Warnings", [str(warning) for warning in plan.warnings])
     total = sum(step_bytes(step) * passes(step) for step in plan.steps)
+    peak = peak_memory(plan.steps, workers) / 2**20
     lines += [
         "",
         f"Reads {_size(bytes_read(plan))} of inputs ({_size(total)} over all passes), writes {_size(plan.bytes_written)}.",
-        f"Peak memory {peak_memory(plan.steps, workers) / 2**20:.0f} MiB over the program's own, with {workers} threads. "
-        f"Seed {plan.seed}.",
+        f"Peak memory {peak:.0f} MiB over the program's own, with {workers} threads. Seed {plan.seed}.",
     ]
     return "\n".join(lines)
+
+
+def _files(plan: Plan, *, every: bool) -> list[str]:
+    if every or len(plan.files) <= _MANY_FILES:
+        return [f"{file.name}  {_size(file.size)}" for file in plan.files]
+    largest = max(file.size for file in plan.files)
+    span = f"{plan.files[0].name} to {plan.files[-1].name}"
+    return [f"{span}  {_size(plan.bytes_written)} in {len(plan.files)} files of at most {_size(largest)}"]
 
 
 def _other_files(plan: Plan) -> list[str]:
     own = ["config.json"] if plan.config is not None else []
     index = ["model.safetensors.index.json"] if len(plan.files) > 1 else []
-    return [*index, *own, *sorted(plan.side_files), "README.md", "plait_recipe.yml", "plait.lock"]
+    return [*index, *own, *sorted({**plan.side_files, **plan.texts}), "README.md", "plait_recipe.yml", "plait.lock"]
 
 
 def _section(title: str, lines: Iterable[str]) -> list[str]:
@@ -71,11 +81,16 @@ def _what(step: Step) -> str:
     kind = out if kinds == out else f"{kinds} -> {out}"
     if step.action == "copy":
         return f"{shape} {kind}: copied from {_who(step.sources[0])} ({step.reason})"
-    values = ", ".join(f"{name}={_value(value)}" for name, value in step.parameters.items() if name != "int8_mask")
+    values = _arguments(step.parameters)
     base = f" on base {_who(step.base)}" if step.base is not None else ""
-    post = "".join(f", then {name}({', '.join(f'{k}={_value(v)}' for k, v in p.items())})" for name, p in step.post)
+    post = "".join(f", then {name}({_arguments(parameters)})" for name, parameters in step.post)
     reason = f" ({step.reason})" if step.reason else ""
-    return f"{shape} {kind}: {step.method} of {', '.join(_who(s) for s in step.sources)}{base}; {values}{post}{reason}"
+    settings = f"; {values}" if values else ""
+    return f"{shape} {kind}: {step.method} of {', '.join(_who(s) for s in step.sources)}{base}{settings}{post}{reason}"
+
+
+def _arguments(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_value(value)}" for name, value in parameters.items() if name != "int8_mask")
 
 
 def _who(source: Source) -> str:
@@ -94,7 +109,12 @@ def _renamed(step: Step) -> str:
 
 
 def _each(steps: Iterable[Step]) -> list[str]:
-    return [f"{step.name}  {_what(step)}{_renamed(step)}  reads {_size(step_bytes(step))}" for step in steps]
+    return [f"{step.name}  {_what(step)}{_renamed(step)}  {_traffic([step])}" for step in steps]
+
+
+def _traffic(steps: Sequence[Step]) -> str:
+    read = sum(step_bytes(step) * passes(step) for step in steps)
+    return f"[reads {_size(read)}, writes {_size(sum(step.nbytes for step in steps))}]"
 
 
 def _grouped(steps: Iterable[Step]) -> list[str]:
@@ -106,7 +126,8 @@ def _grouped(steps: Iterable[Step]) -> list[str]:
     for (name, what), members in groups.items():
         count = f"  ({len(members)} tensors: {_span(members)})" if len(members) > 1 else ""
         shown = name if len(members) > 1 else members[0].name
-        lines.append(f"{shown}  {what}{count}")
+        stored = _renamed(members[0]) if len(members) == 1 else ""
+        lines.append(f"{shown}  {what}{stored}{count}  {_traffic(members)}")
     return lines
 
 
@@ -133,9 +154,7 @@ def plan_as_json(plan: Plan, threads: int | None = None) -> str:
     """Return the whole plan, tensor by tensor, as JSON."""
     workers = threads or os.cpu_count() or 1
     data = {
-        "models": [
-            {"reference": m.reference, "stage": m.stage, "notes": list(m.notes)} for m in plan.models
-        ],
+        "models": [{"reference": m.reference, "stage": m.stage, "notes": list(m.notes)} for m in plan.models],
         "donor": plan.donor,
         "files": [{"name": file.name, "size": file.size} for file in plan.files],
         "other_files": _other_files(plan),
@@ -172,7 +191,7 @@ def _as_data(step: Step) -> dict[str, Any]:
 
 def explained_as_text(step: Step) -> str:
     """Return one tensor's parameters, each with the rule that set it."""
-    lines = [f"{step.name}", f"  {_what(step)}"]
+    lines = [f"{step.name}", f"  {_what(step)}{_renamed(step)}", f"  {_traffic([step])}"]
     for one in step.explained:
         of = f" of {one.model}" if one.model else ""
         lines.append(f"  {one.parameter}{of} = {_value(one.value)}    {one.rule}")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from plait.errors import Fault
+from plait.errors import Fault, Where
 from plait.planning.views import View
 from plait.recipe.types import Input, Module, Slice
 from plait.structure import Stack, gradient_position, locate, main_stacks
+from plait.structure.configs import stated
 
-__all__ = ["Slot", "Target", "layer_faults", "stacks_for_slices", "targets"]
+__all__ = ["Laid", "Pair", "Slot", "Target", "layer_faults", "mixed_layer_kinds", "stack_for_slices", "targets"]
+
+_EXTRA_LAYERS = ("num_nextn_predict_layers", "num_mtp_layers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,102 +47,168 @@ class Target:
 Pair = tuple[Input | None, View]
 
 
-def targets(
-    module: Module, pairs: Sequence[Sequence[Pair]], bases: Sequence[View | None], names: Sequence[str], stack: Stack | None
-) -> Iterator[Target]:
-    """Yield the module's output tensors. `pairs` has, slice by slice, the inputs and their views."""
-    if module.whole:
-        stacks = pairs[0][0][1].stacks
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """One module with its models: what `targets` and the checks go by."""
+
+    module: Module
+    pairs: tuple[tuple[Pair, ...], ...]
+    """Slice by slice, the inputs and their views."""
+    bases: tuple[View | None, ...]
+    """Slice by slice."""
+    stack: Stack | None
+    """The layers that slices speak of; None for a module written with `models`."""
+
+    @property
+    def parts(self) -> Iterator[tuple[Slice, tuple[Pair, ...], View | None]]:
+        """The slices with their inputs and bases."""
+        return zip(self.module.slices, self.pairs, self.bases, strict=True)
+
+
+def targets(laid: Laid, names: Sequence[str]) -> Iterator[Target]:
+    """Yield the module's output tensors; `names` are the donor's that belong to it."""
+    stacks = laid.pairs[0][0][1].stacks
+    if laid.stack is None:
         for name in names:
-            slots = tuple(Slot(view, name, given) for given, view in pairs[0])
-            yield Target(name, gradient_position(name, stacks), slots, bases[0], module.slices[0], module)
+            yield _outside(laid, name, gradient_position(name, stacks), 0)
         return
-    outside = [name for name in names if stack is None or (at := locate(name)) is None or at.prefix != stack.prefix]
-    stacks = pairs[0][0][1].stacks
-    for name in outside:
-        t = gradient_position(name, [s for s in stacks if stack is None or s.prefix != stack.prefix])
-        which = 0 if t == 0 else -1
-        slots = tuple(Slot(view, name, given) for given, view in pairs[which])
-        yield Target(name, t, slots, bases[which], module.slices[which], module)
-    if stack is not None:
-        yield from _layers(module, pairs, bases, stack)
+    others = [stack for stack in stacks if stack.prefix != laid.stack.prefix]
+    for name in names:
+        at = locate(name)
+        if at is None or at.prefix != laid.stack.prefix:
+            t = gradient_position(name, others)
+            # What comes before the layers is the first slice's, what comes after them the last's.
+            yield _outside(laid, name, t, 0 if t == 0 else -1)
+    yield from _layers(laid, laid.stack)
 
 
-def _layers(
-    module: Module, pairs: Sequence[Sequence[Pair]], bases: Sequence[View | None], stack: Stack
-) -> Iterator[Target]:
+def _outside(laid: Laid, name: str, t: float, which: int) -> Target:
+    slots = tuple(Slot(view, name, given) for given, view in laid.pairs[which])
+    return Target(name, t, slots, laid.bases[which], laid.module.slices[which], laid.module)
+
+
+def _layers(laid: Laid, stack: Stack) -> Iterator[Target]:
     out = 0
-    for part, inputs, base in zip(module.slices, pairs, bases, strict=True):
+    for part, inputs, base in laid.parts:
         begins = [given.layer_range[0] if given and given.layer_range else 0 for given, _ in inputs]
-        first = part.sources[0].layer_range or (0, stack.length)
-        length = first[1] - first[0]
+        length = _length(part, stack)
         for offset in range(length):
             t = offset / (length - 1) if length > 1 else 1.0
-            for suffix in _suffixes(inputs[0][1], stack.prefix, begins[0] + offset):
+            for suffix in inputs[0][1].layers.get((stack.prefix, begins[0] + offset), ()):
                 slots = tuple(
-                    Slot(view, f"{stack.prefix}.{begin + offset}.{suffix}", given)
+                    Slot(view, _name(stack.prefix, begin + offset, suffix), given)
                     for (given, view), begin in zip(inputs, begins, strict=True)
                 )
-                yield Target(f"{stack.prefix}.{out}.{suffix}", t, slots, base, part, module)
+                yield Target(_name(stack.prefix, out, suffix), t, slots, base, part, laid.module)
             out += 1
 
 
-def _suffixes(view: View, prefix: str, index: int) -> list[str]:
-    start = f"{prefix}.{index}."
-    return [name[len(start) :] for name in view.entries if name.startswith(start)]
+def _length(part: Slice, stack: Stack) -> int:
+    first, last = part.sources[0].layer_range or (0, stack.length)
+    return last - first
 
 
-def layer_faults(module: Module, pairs: Sequence[Sequence[Pair]], stack: Stack | None) -> list[Fault]:
-    """Say which layer ranges lie outside their model, and which models differ in depth."""
-    if module.whole:
-        return _depth_faults(pairs[0])
-    if stack is None:
-        return [Fault("slices need a stack of layers; none, or more than one, was found.", module.where)]
+def _name(prefix: str, index: int, suffix: str) -> str:
+    return ".".join(part for part in (prefix, str(index), suffix) if part)
+
+
+def layer_faults(laid: Laid) -> list[Fault]:
+    """Say which layer ranges lie outside their model, which layers do not fit, and which models differ in depth."""
+    if laid.stack is None:
+        return _depth_faults(laid.pairs[0]) if laid.module.whole else []
     faults = []
-    for given, view in (pair for inputs in pairs for pair in inputs):
-        own = next((s for s in view.stacks if s.prefix == stack.prefix), None)
+    for given, view in (pair for inputs in laid.pairs for pair in inputs):
+        own = view.stack(laid.stack.prefix)
         if given is None or given.layer_range is None:
             continue
         if own is None or given.layer_range[1] > own.length:
             message = f"layer_range {list(given.layer_range)} is outside {view.reference}"
-            has = f", which has {own.length} layers (0 to {own.length - 1})" if own else f", which has no {stack.prefix}"
-            faults.append(Fault(f"{message}{has}.", given.where))
-    return faults or _kind_faults(module, pairs, stack)
+            has = (
+                f"which has {own.length} layers (0 to {own.length - 1})" if own else f"which has no {laid.stack.prefix}"
+            )
+            faults.append(Fault(f"{message}, {has}.", given.where))
+    return faults or _kind_faults(laid, laid.stack)
 
 
-def _kind_faults(module: Module, pairs: Sequence[Sequence[Pair]], stack: Stack) -> list[Fault]:
+def _together(laid: Laid) -> Iterator[tuple[Slice, list[tuple[View, int]]]]:
+    """Yield, for every output layer of several models, the slice and (model, its layer)."""
+    for part, inputs, _ in laid.parts:
+        spans = [(view, given.layer_range) for given, view in inputs if given and given.layer_range]
+        if len(spans) > 1:
+            for offset in range(spans[0][1][1] - spans[0][1][0]):
+                yield part, [(view, span[0] + offset) for view, span in spans]
+
+
+def _kind_faults(laid: Laid, stack: Stack) -> list[Fault]:
     """Refuse to merge layers of different kinds (attention with a state-space layer)."""
     faults = []
-    for part, inputs in zip(module.slices, pairs, strict=True):
-        ranges = [given.layer_range for given, _ in inputs if given and given.layer_range]
-        for offset in range(ranges[0][1] - ranges[0][0] if len(inputs) > 1 and len(ranges) == len(inputs) else 0):
-            kinds = [
-                frozenset(_suffixes(view, stack.prefix, span[0] + offset))
-                for (_, view), span in zip(inputs, ranges, strict=True)
-            ]
-            if not any(a <= b or b <= a for a in kinds[:1] for b in kinds[1:]):
-                layers = " and ".join(
-                    f"layer {span[0] + offset} of {view.reference}"
-                    for (_, view), span in zip(inputs, ranges, strict=True)
-                )
-                faults.append(Fault(f"{layers} are of different kinds; they share no layout.", part.where))
+    for part, layers in _together(laid):
+        kinds = [frozenset(view.layers.get((stack.prefix, index), ())) for view, index in layers]
+        odd = next((i for i, kind in enumerate(kinds) if not (kind <= kinds[0] or kinds[0] <= kind)), None)
+        if odd is not None:
+            told = f"{_layer(*layers[0])} and {_layer(*layers[odd])}"
+            some = f"{min(kinds[0] - kinds[odd])} and {min(kinds[odd] - kinds[0])}"
+            faults.append(Fault(f"{told} are of different kinds; only one has {some}.", part.where))
     return faults
+
+
+def mixed_layer_kinds(laid: Laid) -> list[Fault]:
+    """Warn of layers merged together that the configs say are of different kinds, though their tensors agree."""
+    found: dict[tuple[str, Where], list[str]] = {}
+    for part, layers in _together(laid):
+        kinds = [_stated_kind(view, index) for view, index in layers]
+        for (view, index), kind in zip(layers[1:], kinds[1:], strict=True):
+            if kind and kinds[0] and kind != kinds[0]:
+                text = f"{_layer(*layers[0])} ({kinds[0]}) with {_layer(view, index)} ({kind})"
+                found.setdefault((view.reference, part.where), []).append(text)
+    return [
+        Fault(f"{len(texts)} layers are merged with layers of another kind, such as {texts[0]}.", where)
+        for (_, where), texts in found.items()
+    ]
+
+
+def _layer(view: View, index: int) -> str:
+    return f"layer {index} of {view.reference}"
+
+
+def _stated_kind(view: View, index: int) -> str | None:
+    for kinds in stated(view.config, "layer_types"):
+        if isinstance(kinds, list) and index < len(kinds):
+            return str(kinds[index])
+    return None
 
 
 def _depth_faults(inputs: Sequence[Pair]) -> list[Fault]:
     first = inputs[0][1]
-    lengths = {stack.prefix: stack.length for stack in first.stacks}
     faults = []
     for given, view in inputs[1:]:
         for stack in view.stacks:
-            expected = lengths.get(stack.prefix, stack.length)
-            if stack.length != expected:
-                message = f"{view.reference} has {stack.length} layers under {stack.prefix}, {first.reference} has {expected}."
-                hint = "Models of different depth are joined with `slices`."
-                faults.append(Fault(message, given.where if given else None, hint))
+            own = first.stack(stack.prefix)
+            if own is None or own.length == stack.length or _is_extra(first, own, view, stack):
+                continue
+            message = (
+                f"{view.reference} has {stack.length} layers under {stack.prefix}, {first.reference} has {own.length}."
+            )
+            hint = "Models of different depth are joined with `slices`."
+            faults.append(Fault(message, given.where if given else None, hint))
     return faults
 
 
-def stacks_for_slices(view: View) -> tuple[Stack, ...]:
-    """Return the stack that slices speak of; none, or several, when the checkpoint does not say which."""
-    return main_stacks(view.stacks, view.config)
+def _is_extra(one: View, stack: Stack, two: View, other: Stack) -> bool:
+    """Whether the longer stack only adds the layers for predicting further tokens that its config states."""
+    longer = one if stack.length > other.length else two
+    more = abs(stack.length - other.length)
+    return any(more in stated(longer.config, key) for key in _EXTRA_LAYERS)
+
+
+def stack_for_slices(view: View, module: Module) -> tuple[Stack | None, list[Fault]]:
+    """Return the stack that a module's slices speak of, or a fault when the checkpoint does not say which."""
+    if module.whole:
+        return None, []
+    inside = [stack for stack in view.stacks if not module.name or module.name in stack.prefix.split(".")]
+    found = main_stacks(inside, view.config) or main_stacks(inside, None)[: 2 if module.name else 0]
+    if len(found) == 1:
+        return found[0], []
+    has = " and ".join(f"{stack.prefix} ({stack.length} layers)" for stack in found or inside) or "no layers"
+    message = f"slices: {view.reference} has {has}, so which layers are meant is not clear."
+    return None, [Fault(message, module.where, "Use `models`, or name the parts under `modules`.")]

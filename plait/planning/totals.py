@@ -27,7 +27,7 @@ def _measured(method: Method, name: str, step: Step) -> bool:
 
 
 def _columns(step: Step) -> dict[str, object]:
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
     return {
         name: np.asarray(value, np.float64).reshape(-1, 1) if isinstance(value, tuple) else value

@@ -26,6 +26,8 @@ class Model:
     notes: tuple[str, ...] = ()
     stage: str | None = None
     """The stage's name, for a model that an earlier document of the recipe makes."""
+    local: bool = False
+    """Whether the reference is a path on this machine, which means nothing elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,6 +165,8 @@ class Plan:
     """Steps of earlier stages that some step reads."""
     expected_hashes: Mapping[str, str] = field(default_factory=dict)
     """From a lock: what every input tensor must hash to."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Side files that are not copied but written, by name: a chat template that the recipe gives."""
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from plait.checkpoint import open_checkpoint, quantisation
-from plait.checkpoint.types import Checkpoint
+from plait.checkpoint import open_checkpoint, quantisation, side_files
 from plait.errors import CheckpointError, Fault
-from plait.planning.types import Model, Source, Step
-from plait.recipe.types import ModelRef, Recipe
-from plait.structure import Stack, align, declared_tie, embedding_and_heads, find_stacks
+from plait.planning.types import Model, Source
+from plait.recipe.types import ModelRef
+from plait.structure import Stack, align, find_stacks, locate
 
-__all__ = ["Library", "View", "align_to", "settle_ties"]
+__all__ = ["Library", "View", "align_to", "some"]
 
 
-@dataclass
+@dataclass(eq=False)
 class View:
-    """One model under the names of the output's layout."""
+    """One model under the names of the output's layout. Never changed once made: `dataclasses.replace` it."""
 
     index: int
     reference: str
     config: Mapping[str, Any] | None
-    entries: dict[str, Source]
-    checkpoint: Checkpoint | None
-    """Where side files come from; a stage has its donor's."""
+    entries: Mapping[str, Source]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Tokenizer, template and like files: path within the folder -> file."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Such files that are written anew, as a stage's chat template."""
     aliases: Mapping[str, str] = field(default_factory=dict)
-    tied: set[str] = field(default_factory=set)
+    tied: frozenset[str] = frozenset()
     """Names here that are another tensor of this model: read, but not the model's own."""
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape."""
         return {name: source.shape for name, source in self.entries.items()}
 
-    @property
+    @cached_property
     def stacks(self) -> tuple[Stack, ...]:
         """The layer stacks of the names."""
-        return find_stacks(tuple(self.entries))
+        return find_stacks(self.entries)
+
+    @cached_property
+    def layers(self) -> dict[tuple[str, int], tuple[str, ...]]:
+        """(prefix, index) -> what follows in the names of that layer's tensors."""
+        found: dict[tuple[str, int], list[str]] = {}
+        for name in self.entries:
+            at = locate(name)
+            if at is not None:
+                found.setdefault((at.prefix, at.index), []).append(at.suffix)
+        return {key: tuple(suffixes) for key, suffixes in found.items()}
+
+    def stack(self, prefix: str) -> Stack | None:
+        """Return the stack under a prefix."""
+        return next((stack for stack in self.stacks if stack.prefix == prefix), None)
 
 
 @dataclass
@@ -48,17 +64,20 @@ class Library:
 
     root: Path | None
     faults: list[Fault]
+    places: Mapping[str, Path] = field(default_factory=dict)
+    """From a lock: where the models that it calls by a neutral name lie."""
     models: list[Model] = field(default_factory=list)
     views: dict[str, View] = field(default_factory=dict)
-    _failed: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    """References that cannot be had, for which a fault was told already."""
 
     def view(self, reference: ModelRef) -> View | None:
         """Return the model's view, opening it the first time; a fault and None when that cannot be."""
         key = str(reference)
-        if key in self._failed:
+        if key in self.failed:
             return None
         if key not in self.views and not self._open(reference, key):
-            self._failed.add(key)
+            self.failed.add(key)
             return None
         return self.views[key]
 
@@ -68,8 +87,9 @@ class Library:
             hint = "Merge the adapter into its base first (peft: merge_and_unload) and name that folder."
             self.faults.append(Fault(message, reference.where, hint))
             return False
+        place = self.places.get(key)
         try:
-            opened = open_checkpoint(reference.path, revision=reference.revision, root=self.root)
+            opened = open_checkpoint(place or reference.path, revision=reference.revision, root=self.root)
         except CheckpointError as error:
             self.faults.append(Fault(str(error), reference.where))
             return False
@@ -80,22 +100,27 @@ class Library:
             self.faults.append(Fault(message, reference.where, hint))
             return False
         index = len(self.models)
-        self.models.append(Model(key, opened.path, opened.config, opened.notes))
+        local = place is not None or _is_path(reference.path, self.root)
+        self.models.append(Model(key, opened.path, opened.config, opened.notes, local=local))
         entries = {name: Source(index, tensor) for name, tensor in opened.tensors.items()}
-        self.views[key] = View(index, key, opened.config, entries, opened, opened.aliases)
+        self.views[key] = View(index, key, opened.config, entries, side_files(opened), aliases=opened.aliases)
         return True
 
-    def enter_stage(self, recipe: Recipe, steps: tuple[Step, ...], config: Mapping[str, Any] | None, donor: View) -> None:
+    def enter_stage(self, name: str, view: View) -> None:
         """Make a planned stage usable under its name."""
-        name = recipe.name or ""
-        index = len(self.models)
-        self.models.append(Model(name, Path(), config, stage=name))
-        entries = {step.name: Source(index, step=step) for step in steps}
-        self.views[name] = View(index, name, config, entries, donor.checkpoint)
+        self.models.append(Model(name, Path(), view.config, stage=name))
+        self.views[name] = view
+
+
+def _is_path(path: str, root: Path | None) -> bool:
+    written = Path(path).expanduser()
+    return written.exists() or (root is not None and (root / written).exists())
 
 
 def align_to(donor: View, view: View) -> tuple[View, str]:
     """Return the view under the donor's names, and a note on what was renamed ("" for nothing)."""
+    if view.entries.keys() <= donor.entries.keys():
+        return view, ""
     found = align(donor.shapes, view.shapes)
     if not found.renames:
         return view, ""
@@ -107,44 +132,11 @@ def align_to(donor: View, view: View) -> tuple[View, str]:
     return replace(view, entries=entries, aliases=aliases), note
 
 
-def settle_ties(views: list[View], donor: View) -> tuple[dict[str, str], list[View], bool | None]:
-    """Decide which heads are the embedding itself.
+def some(names: Sequence[str], shown: int = 4) -> str:
+    """Write the first few of many names.
 
-    Returns the names that the output leaves out (name -> the tensor it is tied to); the views, with the head of every
-    tied model readable under its own name wherever some other model has a head of its own; and what the output's
-    config must say about tying (None: leave it).
+    >>> some(["a", "b", "c"], 2)
+    'a, b and 1 more'
     """
-    embedding, heads = _embedding_and_heads(views, donor)
-    aliases = {name: kept for view in views for name, kept in view.aliases.items()}
-    aliases |= {head: embedding for head in heads if embedding and head not in aliases}
-    tied: dict[str, str] = {}
-    completed = [replace(view, entries=dict(view.entries), tied=set(view.tied)) for view in views]
-    says: bool | None = None
-    for name, kept in aliases.items():
-        if not any(_owns(view, name, head=name in heads) for view in completed):
-            if any(name in view.entries for view in completed):
-                tied[name] = kept
-            continue
-        for view in completed:
-            follows = name in view.aliases or declared_tie(view.config) is not False
-            if not _owns(view, name, head=name in heads) and kept in view.entries and follows:
-                view.entries[name] = view.entries[kept]
-                view.tied.add(name)
-        if name in heads and declared_tie(donor.config) is not False:
-            says = False
-    return tied, completed, says
-
-
-def _embedding_and_heads(views: list[View], donor: View) -> tuple[str | None, tuple[str, ...]]:
-    embeddings, heads = embedding_and_heads(donor.shapes, donor.config)
-    for view in views:
-        if not heads and view is not donor:
-            heads = tuple(h for h in embedding_and_heads(view.shapes, view.config)[1] if h not in donor.entries)
-    return (embeddings[0] if embeddings else None), tuple(heads)
-
-
-def _owns(view: View, name: str, *, head: bool) -> bool:
-    """Whether the model has this tensor as one of its own, not as another name of the embedding."""
-    if name not in view.entries or name in view.aliases or name in view.tied:
-        return False
-    return not (head and declared_tie(view.config) is True)
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
