@@ -56,7 +56,7 @@ def summary_text(checkpoint: Checkpoint, *, tensors: bool = False) -> str:
         "architecture": data["architecture"] or "not stated",
         "tensors": f"{data['tensors']} in {data['files']} file{'s' if data['files'] != 1 else ''}",
         "parameters": f"{data['parameters']:,}",
-        "size": f"{data['bytes'] / 1e6:,.2f} MB",
+        "size": f"{data['bytes']:,} bytes",
         "dtypes": ", ".join(f"{name} {count:,}" for name, count in data["dtypes"].items()),
         "layers": ", ".join(f"{prefix} {count}" for prefix, count in data["layers"].items()) or "none",
         "embeddings": ", ".join(data["embeddings"]) or "none found",

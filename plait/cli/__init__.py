@@ -8,6 +8,7 @@ from importlib import import_module
 import click
 
 import plait
+from plait.errors import PlaitError, did_you_mean
 
 __all__ = ["main", "root"]
 
@@ -36,8 +37,6 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from plait.errors import did_you_mean  # noqa: PLC0415 - only for a misspelt command
-
         name = args[0]
         if name not in _COMMANDS and not name.startswith("-"):
             near = did_you_mean(name, list(_COMMANDS))
@@ -56,18 +55,18 @@ def root() -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 a merge had to stop, 2 the recipe or an input is wrong."""
-    from plait.errors import PlaitError, RecipeError  # noqa: PLC0415
-
+    """Run the command line. Exit codes: 0 done, 1 a merge had to stop, 2 the input is wrong, 130 interrupted."""
     try:
-        root(prog_name="plait")
-    except RecipeError as error:
-        count = len(error.faults)
-        click.echo(f"{error}\n{count} fault{'s' if count != 1 else ''}; nothing was written.", err=True)
+        code = root(prog_name="plait", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
         sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("Interrupted; nothing was written.", err=True)
+        sys.exit(130)
     except PlaitError as error:
-        click.echo(f"plait: {error}", err=True)
+        from plait.cli.failures import as_text
+
+        click.echo(as_text(error), err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -11,9 +11,9 @@ __all__ = ["command"]
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     """Print the completion script of SHELL, as in: eval "$(plait completion bash)"."""
-    from click.shell_completion import get_completion_class  # noqa: PLC0415
+    from click.shell_completion import get_completion_class
 
-    from plait.cli import root  # noqa: PLC0415
+    from plait.cli import root
 
     kind = get_completion_class(shell)
     if kind is None:

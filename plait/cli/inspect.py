@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
+
 import click
+
+from plait.cli.options import json_option
 
 __all__ = ["command"]
 
 
 @click.command("inspect")
 @click.argument("checkpoint", type=click.Path())
-@click.option("--tensors/--no-tensors", default=False, help="List every tensor.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--tensors", is_flag=True, help="List every tensor, too.")
+@json_option
 def command(checkpoint: str, *, tensors: bool, as_json: bool) -> None:
     """Show what CHECKPOINT (a folder, a file or a hub name) holds. Only headers are read."""
-    import json  # noqa: PLC0415
+    import plait
+    from plait.checkpoint.summary import summary_data, summary_text
+    from plait.cli.failures import json_errors
 
-    import plait  # noqa: PLC0415
-    from plait.checkpoint.summary import summary_data, summary_text  # noqa: PLC0415
-
-    opened = plait.inspect(checkpoint)
-    if as_json:
-        click.echo(json.dumps(summary_data(opened, tensors=tensors), indent=1))
-    else:
-        click.echo(summary_text(opened, tensors=tensors))
+    with json_errors(as_json):
+        opened = plait.inspect(checkpoint)
+        if as_json:
+            click.echo(json.dumps(summary_data(opened, tensors=tensors), indent=1, ensure_ascii=False))
+        else:
+            click.echo(summary_text(opened, tensors=tensors))

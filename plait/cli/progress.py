@@ -7,91 +7,116 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from plait.cli.sizes import readable
-from plait.engine.run import Event
-from plait.planning.types import Plan
+from plait.engine.run import Event, MergeResult
 from plait.planning.totals import bytes_read
+from plait.planning.types import Plan
 
-__all__ = ["reporter"]
+__all__ = ["closing_line", "reporter"]
 
-_EVERY = 10.0  # seconds between plain lines
+_EVERY_LINE = 10.0
+"""Seconds between plain lines."""
+_EVERY_OBJECT = 0.25
+"""Seconds between JSON lines of progress."""
 Tell = Callable[[Event], None]
 
 
 @contextmanager
-def reporter(plan: Plan, *, quiet: bool, verbose: int, as_json: bool) -> Iterator[Tell]:
-    """Give a function that shows events, after showing what the plan warns of."""
+def reporter(plan: Plan, *, quiet: bool, verbose: bool, as_json: bool) -> Iterator[Tell]:
+    """Give a function that shows events, once what the plan warns of is shown."""
     total = bytes_read(plan) + plan.bytes_written
-    if as_json:
-        yield _json_lines(total)
-        return
-    if quiet:
-        yield lambda _event: None
-        return
+    tell = _json_lines(total) if as_json else (lambda _event: None) if quiet else _plain_lines(total)
     for warning in plan.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    if verbose:
-        for note in (*plan.notes, *(f"{m.reference}: {n}" for m in plan.models for n in m.notes)):
-            click.echo(f"note: {note}", err=True)
-    if sys.stderr.isatty():
-        with _bar(total) as tell:
-            yield tell
+        tell(Event("warning", str(warning)))
+    for note in _notes(plan) if verbose else ():
+        tell(Event("note", note))
+    if as_json or quiet or not sys.stderr.isatty():
+        yield tell
     else:
-        yield _plain(total)
+        with _bar(total) as in_place:
+            yield in_place
+
+
+def closing_line(result: MergeResult) -> str:
+    """Say what was written, how long it took and how fast that was."""
+    rate = (result.bytes_read + result.bytes_written) / max(result.seconds, 1e-9)
+    count = len(result.plan.steps)
+    return (
+        f"{result.path}: {count} tensor{'s' if count != 1 else ''}, {readable(result.plan.bytes_written)}, "
+        f"{result.seconds:.1f} s ({readable(rate)}/s read and written)"
+    )
+
+
+def _notes(plan: Plan) -> list[str]:
+    return [*map(str, plan.notes), *(f"{model.reference}: {note}" for model in plan.models for note in model.notes)]
+
+
+def _done(event: Event, total: int) -> int:
+    """Bytes of `total` that are done; measuring passes read some of them more than once."""
+    return min(total, event.bytes_read + event.bytes_written)
 
 
 def _json_lines(total: int) -> Tell:
-    last = [0.0]
+    last = -_EVERY_OBJECT
 
     def tell(event: Event) -> None:
+        nonlocal last
         now = time.monotonic()
-        if event.kind == "progress" and now - last[0] < 0.25:
-            return
-        last[0] = now
-        entry = {"event": event.kind, "text": event.text, "read": event.bytes_read, "written": event.bytes_written, "total": total}
-        click.echo(json.dumps(entry))
+        if event.kind == "progress":
+            if now - last < _EVERY_OBJECT:
+                return
+            last = now
+        entry: dict[str, Any] = {"event": event.kind, "text": event.text}
+        if event.kind not in {"warning", "note"}:
+            entry |= {"read": event.bytes_read, "written": event.bytes_written, "total": total}
+        click.echo(json.dumps(entry, ensure_ascii=False))
 
     return tell
 
 
-def _plain(total: int) -> Tell:
+def _plain_lines(total: int) -> Tell:
     began = last = time.monotonic()
 
     def tell(event: Event) -> None:
         nonlocal last
         now = time.monotonic()
-        if event.kind == "warning":
-            click.echo(f"warning: {event.text}", err=True)
-        if event.kind == "resume":
+        if event.kind in {"warning", "note"}:
+            click.echo(f"{event.kind}: {event.text}", err=True)
+        elif event.kind == "resume":
             click.echo(f"resuming: {event.text}", err=True)
-        if event.kind == "progress" and now - last >= _EVERY:
+        elif event.kind == "progress" and now - last >= _EVERY_LINE:
             last = now
-            done = event.bytes_read + event.bytes_written
+            done = _done(event, total)
             rate = done / (now - began)
-            left = max(0.0, (total - done) / rate) if rate else 0.0
-            click.echo(f"{100 * done / max(1, total):3.0f} %  {readable(done)}  {readable(rate)}/s  {left:.0f} s left  {event.text}", err=True)
+            left = f"{(total - done) / rate:.0f} s left" if rate else "just begun"
+            share = f"{100 * done / max(1, total):3.0f} %"
+            click.echo(f"{share}  {readable(done)}  {readable(rate)}/s  {left}  {event.text}", err=True)
 
     return tell
 
 
 @contextmanager
 def _bar(total: int) -> Iterator[Tell]:
-    from rich.console import Console  # noqa: PLC0415 - only for a terminal
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.table import Column
 
-    columns = (
-        BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
+    name = TextColumn(
+        "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    columns = (BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), name)
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as progress:
         task = progress.add_task("", total=total)
 
         def tell(event: Event) -> None:
             if event.kind == "progress":
-                progress.update(task, completed=event.bytes_read + event.bytes_written, description=event.text)
+                progress.update(task, completed=_done(event, total), description=event.text)
             elif event.kind in {"warning", "resume"}:
-                progress.console.print(f"{event.kind}: {event.text}", markup=False)
+                word = "resuming" if event.kind == "resume" else event.kind
+                progress.console.print(f"{word}: {event.text}", markup=False, highlight=False, soft_wrap=True)
 
         yield tell

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,13 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
-class _Size(click.ParamType):
+if TYPE_CHECKING:
+    _Parameter = click.ParamType[int]
+else:  # before click 8.2 it takes no type
+    _Parameter = click.ParamType
+
+
+class _Size(_Parameter):
     """A number of bytes: 500M, 5GB, 1GiB, 800000."""
 
     name = "size"
