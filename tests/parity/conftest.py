@@ -7,6 +7,7 @@ integers and a few exact float64 operations, so no numpy or libm release can cha
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -117,3 +118,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def inputs() -> ModuleType:
     """This module: test modules cannot import it by name."""
     return sys.modules[__name__]
+
+
+@pytest.fixture(scope="session")
+def references() -> ModuleType:
+    """benchmarks/references.py, which is no package to import from."""
+    file = HERE.parents[1] / "benchmarks" / "references.py"
+    spec = importlib.util.spec_from_file_location("bench_references", file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,17 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from types import ModuleType
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 GOLDEN = np.load(Path(__file__).parent / "golden.npz")
 SHAPES = json.loads(GOLDEN["meta"].tobytes())["recipes"]["ties"]["tensors"]
-
-
-@pytest.fixture(scope="module")
-def references() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_references", BENCHMARKS / "references.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def trimmed(references, base, experts, densities):
