@@ -49,9 +49,8 @@ def model_class_faults(folder: Path, plan: Plan) -> list[str]:
     written = {step.name: step.shape for step in plan.steps}
     known = _forms_of_inputs(plan)
     # What no input ever had is not lost: classes name some tensors (fused experts) otherwise than files do.
-    missing = sorted(
-        name for name in shapes.keys() - written.keys() - optional - plan.tied.keys() if _form(name) in known
-    )
+    absent = shapes.keys() - written.keys() - optional - plan.tied.keys()
+    missing = sorted(name for name in absent if _form(name) in known or name.startswith("("))
     wrong = sorted(name for name in shapes.keys() & written.keys() if shapes[name] != written[name])
     texts = []
     if missing:
