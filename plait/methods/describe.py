@@ -7,7 +7,7 @@ from typing import Any
 from plait.methods.method import Method, find_method, method_names
 from plait.methods.vocabulary import Parameter
 
-__all__ = ["describe", "example", "listing"]
+__all__ = ["as_markdown", "describe", "example", "listing"]
 
 
 def listing() -> str:
@@ -34,14 +34,62 @@ def describe(name: str) -> str:
     return "\n".join([*lines, "", "Recipe", *(f"  {line}" for line in example(method).splitlines())])
 
 
+def as_markdown() -> str:
+    """Write the page of all methods and post-steps: a table, then each with its parameters and a recipe."""
+    methods = [find_method(name) for name in method_names()]
+    steps = [find_method(name, post=True) for name in method_names(post=True)]
+    table = [f"| [`{m.name}`](#{m.name}) | {_inputs(m)} | {m.locality} | {_cell(m.summary)} |" for m in methods]
+    parts = [
+        "# Methods",
+        "Written by `make docs` from the methods themselves. `plait methods NAME` prints the same.",
+        "\n".join(["| Method | Inputs | Locality | In a line |", "|---|---|---|---|", *table]),
+        "*Locality* is what a method must see at once: an `element` of every input, a `row`, the whole `matrix`, only the "
+        "inner products of the inputs (`span`), or also something `measured` in a pass beforehand. It decides how the "
+        "tensors are read, never what comes out.",
+        *(_method_page(method) for method in methods),
+        "## Post-steps",
+        "Applied in order, by `post:`, to what the method merged: to the delta where it works on deltas, else to the "
+        "weights.",
+        *(f"### {step.name}\n\n{step.description}\n\n{_parameter_table(step)}" for step in steps),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _method_page(method: Method) -> str:
+    variants = [
+        f"With {', '.join(f'`{key}: {_text(value)}`' for key, value in values.items())} its locality is {other.locality}."
+        for values, other in method.variants
+    ]
+    facts = [f"Source: <{method.paper}>.", f"Inputs: {_inputs(method)}.", *variants]
+    recipe = f"```yaml\n{example(method)}\n```"
+    return "\n\n".join([f"## {method.name}", method.description, " ".join(facts), _parameter_table(method), recipe])
+
+
+def _parameter_table(method: Method) -> str:
+    if not method.parameters:
+        return "It takes no parameters."
+    rows = ["| Parameter | Takes | Default | |", "|---|---|---|---|"]
+    for name, declared in method.parameters.items():
+        also = f" or `{declared.also}`" if declared.also else ""
+        takes = declared.range_text() + (", one a model" if declared.per_model else "")
+        default = f"`{_text(method.defaults[name])}`" if name in method.defaults else "required"
+        rows.append(f"| `{name}`{also} | {_cell(takes)} | {default} | {_cell(declared.summary)} |")
+    return "\n".join(rows)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def _inputs(method: Method) -> str:
     low, high = method.min_models, method.max_models
     count = f"{low}" if low == high else f"{low} or more" if high is None else f"{low} to {high}"
+    models = "model" if high == 1 else "models"
     if method.sees.space == "deltas":
-        return f"a base, and {count} models (the method sees their differences from the base)"
+        return f"a base, and {count} {models} (the method sees their differences from the base)"
     if method.base == "first":
         return f"{count} models, one of which is `base_model` (the method sees weights)"
-    return f"{count} models (the method sees weights)"
+    return f"{count} {models} (the method sees weights)"
 
 
 def _parameter(method: Method, name: str, declared: Parameter) -> list[str]:
