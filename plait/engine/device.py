@@ -12,7 +12,7 @@ import numpy.typing as npt
 from plait.dtypes import DTYPES
 from plait.errors import PlaitError
 from plait.ops.codec import decode, decode_delta, encode
-from plait.ops.grid import combine, has_fast_way, stack_of
+from plait.ops.pipeline import Grid, Pipeline, grid_can, merge_grid
 from plait.ops.scratch import empty
 from plait.planning.memory import BATCH, TILE
 
@@ -28,7 +28,7 @@ class Batch:
     rows: Sequence[Raw]
     dtypes: Sequence[str]
     has_base: bool
-    grid: Raw | None = None
+    grid: Grid | None = None
     """All rows as one array `[rows, bytes]`, where they have one element type."""
 
     def cut(self, low: int, high: int) -> Batch:
@@ -48,12 +48,10 @@ class Device(Protocol):
     def stack(self, batch: Batch, low: int, high: int, *, wide: bool) -> tuple[Any, Any, list[bool]]:
         """Return elements [low, high) as a stack (differences when there is a base), the base, and which rows are finite."""
 
-    def combine(
-        self, batch: Batch, coefficients: npt.NDArray[np.float64], dtype: str, out: Raw
-    ) -> tuple[list[bool], bool] | None:
-        """Write the inputs' sum with these coefficients (added to the base) to `out`, where one call can do it.
+    def merge(self, batch: Batch, pipeline: Pipeline, dtype: str, start: int, out: Raw) -> tuple[list[bool], bool] | None:
+        """Run a pipeline over the whole batch, whose first element is `start`, in one call.
 
-        Returns which rows are finite and whether the result is; None when it must be made tile by tile.
+        Returns which rows are finite and whether the result is; None where the device works tile by tile.
         """
 
     def encode(self, values: Any, dtype: str, base: Any, out: Raw) -> bool:
@@ -78,22 +76,17 @@ class Cpu:
         if batch.has_base:
             origin = empty((high - low,), kind)
             finite.append(decode(part.rows[-1], part.dtypes[-1], origin))
-        if batch.grid is not None and not wide and has_fast_way(set(batch.dtypes), len(batch.rows)):
-            stack, good = stack_of(batch.grid, batch.dtypes[0], low, high, origin)
-            return stack, origin, good + finite
         stack = empty((models, high - low), kind)
         good = []
         for row, raw, dtype in zip(stack, part.rows, part.dtypes, strict=False):
             good.append(decode(raw, dtype, row) if origin is None else decode_delta(raw, dtype, origin, row))
         return stack, origin, good + finite
 
-    def combine(
-        self, batch: Batch, coefficients: npt.NDArray[np.float64], dtype: str, out: Raw
-    ) -> tuple[list[bool], bool] | None:
-        """See `Device.combine`."""
-        if batch.grid is None or not has_fast_way({dtype, *batch.dtypes}, len(batch.rows)):
+    def merge(self, batch: Batch, pipeline: Pipeline, dtype: str, start: int, out: Raw) -> tuple[list[bool], bool] | None:
+        """See `Device.merge`."""
+        if batch.grid is None or not grid_can({dtype, *batch.dtypes}, len(batch.rows)):
             return None
-        return combine(batch.grid, dtype, coefficients, out, has_base=batch.has_base)
+        return merge_grid(pipeline, batch.grid, dtype, start, out, has_base=batch.has_base)
 
     def encode(self, values: Any, dtype: str, base: Any, out: Raw) -> bool:
         """See `Device.encode`."""
@@ -138,8 +131,8 @@ class TorchDevice:
 
         return torch.from_numpy(raw).to(self.name)
 
-    def combine(self, *_: Any) -> None:
-        """Tile by tile, always."""
+    def merge(self, *_: Any) -> None:
+        """Work tile by tile, always."""
         return
 
     def encode(self, values: Any, dtype: str, base: Any, out: Raw) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import xxhash
 
 from plait.checkpoint.io import FileReader
 from plait.dtypes import DTYPES
-from plait.engine.tiles import Prepared, Tiler, method_of, sample_spans
+from plait.engine.tiles import Prepared, Tiler, applied, is_wide, method_of, sample_spans
 from plait.methods import Method
 from plait.methods.measures import SAMPLE, Gram, Measure
 from plait.ops import Rng, rng_key
+from plait.ops.pipeline import pipeline_of
 from plait.planning.types import Source, Step
 
 __all__ = ["Group", "groups_of", "identity", "prepare"]
@@ -36,11 +38,7 @@ def prepare(step: Step, tiler: Tiler, seed: int, shared: dict[Group, Any]) -> Pr
     if method.locality == "span":
         gram = _pass_over(Gram(len(step.sources)), step, tiler, prepared.rng)
         prepared.coefficients = np.asarray(method.run(gram, **known), np.float64)
-        return prepared
-    if method.linear:
-        columns = {name: _column(value) for name, value in known.items()}
-        prepared.coefficients = np.asarray(method.run(np.eye(len(step.sources)), **columns), np.float64)
-        return prepared
+        return _with_pipeline(step, prepared)
     parameters = dict(known)
     for name, measured in method.measured.items():
         group = _group(step, name)
@@ -51,6 +49,14 @@ def prepare(step: Step, tiler: Tiler, seed: int, shared: dict[Group, Any]) -> Pr
             value = _pass_over(measured.make(arguments, len(step.sources), step.size), step, tiler, prepared.rng)
         parameters[name] = np.asarray(value, np.float64)
     prepared.arguments = parameters
+    return _with_pipeline(step, prepared)
+
+
+def _with_pipeline(step: Step, prepared: Prepared) -> Prepared:
+    """Note the step as one call, where it can be made in one."""
+    if prepared.method.locality in {"element", "span", "measured"} and not is_wide(step):
+        run = partial(applied, step, prepared, start=0, shaped=_column)
+        prepared.pipeline = pipeline_of(run, len(step.sources))
     return prepared
 
 
@@ -72,8 +78,7 @@ def _pass_over(measure: Measure, step: Step, tiler: Tiler, rng: Rng | None) -> A
         measure.prime(sample(step, tiler, SAMPLE))
     again = True
     while again:
-        for start, stack in tiler.observe(step, 0, step.size):
-            measure.update(stack, start, rng.at(start) if rng else None)
+        tiler.measure(measure, step, 0, step.size, rng)
         again = measure.finish_pass()
     return measure.result()
 
@@ -82,7 +87,7 @@ def sample(step: Step, tiler: Tiler, wanted: int) -> Any:
     """Read `[k, about wanted]` entries of the step's stack, evenly spread; the same ones every time."""
     parts = []
     for start, stop in sample_spans(step.size, wanted):
-        for _, stack in tiler.observe(step, start, stop):
+        for stack in tiler.observe(step, start, stop):
             host = stack if isinstance(stack, np.ndarray) else stack.detach().cpu().numpy()
             parts.append(host.reshape(host.shape[0], -1).copy())
     return np.concatenate(parts, axis=1)

@@ -23,7 +23,7 @@ from plait.errors import MergeError
 from plait.output.card import licences
 from plait.output.files import write_side_files
 from plait.output.lock import input_hashes
-from plait.planning.memory import fit_threads
+from plait.planning.memory import fit_threads, room_to_keep
 from plait.planning.types import Plan
 
 __all__ = ["Event", "MergeResult", "execute"]
@@ -94,6 +94,7 @@ def execute(
     check_output(out, [model.path for model in plan.models if not model.stage], overwrite=overwrite)
     chosen = device_named(device)
     workers = fit_threads(plan, chosen, threads or os.cpu_count() or 1, memory)
+    keep = room_to_keep(plan, workers, memory, chosen)
     partial = partial_folder(out)
     if not resume:
         discard(partial)
@@ -107,7 +108,7 @@ def execute(
         kind = "resume" if journal.done else "start"
         tell(Event(kind, f"{len(journal.done)} units are there already" if journal.done else str(out)))
         meter = _Meter(tell)
-        work = Work(plan, partial, chosen, workers, reader, writer, journal, registry, meter, allow_nonfinite)
+        work = Work(plan, partial, chosen, workers, reader, writer, journal, registry, meter, allow_nonfinite, keep)
         work.run()
         hashes = input_hashes(plan, registry)
         check_lock(plan, hashes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,13 @@ import numpy as np
 
 from plait.checkpoint.io import FileReader
 from plait.dtypes import DTYPES
-from plait.engine.device import Batch, Device, Raw
+from plait.engine.device import Batch, Cpu, Device, Raw
 from plait.engine.hashes import Streams
 from plait.errors import MergeError
 from plait.methods import Method, find_method
+from plait.methods.measures import Measure
 from plait.ops import BLOCK, Rng, tile_scope, weighted_sum
+from plait.ops.pipeline import Pipeline, grid_can
 from plait.ops.scratch import empty
 from plait.planning.types import Plan, Source, Step
 
@@ -29,7 +31,10 @@ class Prepared:
     arguments: dict[str, Any]
     """Every keyword of the method but the generator; per-model numbers are `[k]` float64."""
     coefficients: np.ndarray[Any, Any] | None = None
+    """What a span method returned."""
     rng: Rng | None = None
+    pipeline: Pipeline | None = None
+    """The step as one call, where it is nothing but select, add up or vote, and scale."""
 
 
 def method_of(step: Step) -> Method:
@@ -40,6 +45,34 @@ def method_of(step: Step) -> Method:
 def is_wide(step: Step) -> bool:
     """Whether the step computes in float64: only for float64 output."""
     return step.dtype == "F64"
+
+
+class Kept:
+    """What one thread has read of the step that it is measuring, as far as it fits: so that it is read once."""
+
+    def __init__(self, capacity: int) -> None:
+        self._buffer: Raw = np.empty(max(0, capacity), np.uint8)
+        self._used = 0
+        self._step: Step | None = None
+        self._grids: dict[int, Raw] = {}
+
+    def begin(self, step: Step | None) -> None:
+        """Forget what was kept; keep what is read of this step from now on (None: of none)."""
+        self._step, self._used, self._grids = step, 0, {}
+
+    def find(self, step: Step, start: int) -> Raw | None:
+        """Return the batch from element `start` on, or None."""
+        return self._grids.get(start) if step is self._step else None
+
+    def room(self, step: Step, start: int, shape: tuple[int, int]) -> Raw | None:
+        """Return an array to read that batch into, or None when it is not to be kept."""
+        size = -(-shape[0] * shape[1] // 64) * 64
+        if step is not self._step or self._used + size > len(self._buffer):
+            return None
+        grid = self._buffer[self._used : self._used + shape[0] * shape[1]].reshape(shape)
+        self._used += size
+        self._grids[start] = grid
+        return grid
 
 
 @dataclass
@@ -55,6 +88,8 @@ class Tiler:
     allow_nonfinite: bool = False
     differing: set[str] = field(default_factory=set)
     """Copied tensors (integer buffers) that are not the same in all inputs."""
+    kept: Kept | None = None
+    """What a measuring pass has read, for the making pass."""
 
     def spans(self, step: Step, start: int, stop: int, length: int) -> Iterator[tuple[int, int]]:
         """Cut [start, stop) into tiles of about `length` elements that suit the method's locality."""
@@ -79,30 +114,41 @@ class Tiler:
         size = DTYPES[step.dtype].size
         with tile_scope():
             batch = self._batch(step, start, stop)
-            if self._combined(step, batch, out):
+            if self._in_one_call(step, batch, start, out):
                 return
             for begin, end in self.spans(step, start, stop, self.device.tile):
                 with tile_scope():
                     part = out[(begin - start) * size : (end - start) * size]
                     self._tile(step, batch, start, (begin, end), part)
 
-    def _batch(self, step: Step, start: int, stop: int) -> Batch:
-        """Read elements [start, stop) of all inputs."""
+    def _batch(self, step: Step, start: int, stop: int, *, keep: bool = False) -> Batch:
+        """Read elements [start, stop) of all inputs; `keep` them for when they are asked for again."""
         inputs = (*step.sources, step.base) if step.base is not None else step.sources
         dtypes = [source.dtype for source in inputs]
         if len(set(dtypes)) > 1:
             return Batch([self._read(source, start, stop) for source in inputs], dtypes, step.base is not None)
-        grid: Raw = empty((len(inputs), (stop - start) * DTYPES[dtypes[0]].size), np.uint8)
+        grid = self.kept.find(step, start) if self.kept else None
+        if grid is not None:
+            self._feed(inputs, start, grid)
+            return Batch(list(grid), dtypes, step.base is not None, grid)
+        shape = (len(inputs), (stop - start) * DTYPES[dtypes[0]].size)
+        grid = self.kept.room(step, start, shape) if self.kept and keep else None
+        if grid is None:
+            grid = empty(shape, np.uint8)
         for source, row in zip(inputs, grid, strict=True):
             self._read_into(source, start, stop, row)
         return Batch(list(grid), dtypes, step.base is not None, grid)
 
-    def _combined(self, step: Step, batch: Batch, out: Raw) -> bool:
-        """Make the whole batch in one call, where the step is a plain sum of its inputs."""
-        coefficients = self.prepared[step].coefficients
-        if coefficients is None or step.post:
-            return False
-        done = self.device.combine(batch, coefficients, step.dtype, out)
+    def _feed(self, inputs: Sequence[Source], start: int, grid: Raw) -> None:
+        """Hash what was read before."""
+        if self.streams is not None:
+            for source, row in zip(inputs, grid, strict=True):
+                if source.tensor is not None:
+                    self.streams.feed(source.tensor, start * DTYPES[source.dtype].size, row)
+
+    def _in_one_call(self, step: Step, batch: Batch, start: int, out: Raw) -> bool:
+        pipeline = self.prepared[step].pipeline
+        done = self.device.merge(batch, pipeline, step.dtype, start, out) if pipeline else None
         if done is None:
             return False
         self._check_inputs(step, done[0])
@@ -113,8 +159,6 @@ class Tiler:
         prepared = self.prepared[step]
         stack, base = self._stack(step, prepared.method, batch, span[0] - start, span[1] - start)
         merged = self._merged(step, prepared, stack, span[0])
-        for name, parameters in step.post:
-            merged = find_method(name, post=True).run(merged, **parameters)
         self._check_output(step, finite=self.device.encode(merged, step.dtype, base, out))
 
     def _stack(self, step: Step, method: Method, batch: Batch, low: int, high: int) -> tuple[Any, Any]:
@@ -145,27 +189,42 @@ class Tiler:
         return stack
 
     def _merged(self, step: Step, prepared: Prepared, stack: Any, start: int) -> Any:
-        if prepared.coefficients is not None:
-            return weighted_sum(stack, self.device.numbers(prepared.coefficients[:, None], stack))
-        arguments = {
-            name: self.device.numbers(value.reshape(-1, *[1] * (stack.ndim - 1)), stack)
-            if isinstance(value, np.ndarray)
-            else value
-            for name, value in prepared.arguments.items()
-        }
-        if prepared.method.random and prepared.rng is not None:
-            arguments[prepared.method.random] = prepared.rng.at(start)
-        return prepared.method.run(stack, **arguments)
+        def shaped(value: Any) -> Any:
+            if not isinstance(value, np.ndarray):
+                return value
+            return self.device.numbers(value.reshape(-1, *[1] * (stack.ndim - 1)), stack)
 
-    def observe(self, step: Step, start: int, stop: int) -> Iterator[tuple[int, Any]]:
-        """Yield (first element, stack) of every tile of [start, stop); a stack is valid until the next is asked for."""
-        method = method_of(step)
+        return applied(step, prepared, stack, start, shaped)
+
+    def measure(self, measure: Measure, step: Step, start: int, stop: int, rng: Rng | None) -> None:
+        """Let a measure see elements [start, stop) of the step's stack."""
         for low, high in self.spans(step, start, stop, self.device.batch):
             with tile_scope():
-                batch = self._batch(step, low, high)
+                batch = self._batch(step, low, high, keep=True)
+                if self._measured_in_one_call(measure, step, batch, low, rng):
+                    continue
                 for begin, end in self.spans(step, low, high, self.device.tile):
                     with tile_scope():
-                        yield begin, self._stack(step, method, batch, begin - low, end - low)[0]
+                        stack = self._stack(step, method_of(step), batch, begin - low, end - low)[0]
+                        measure.update(stack, begin, rng.at(begin) if rng else None)
+
+    def _measured_in_one_call(self, measure: Measure, step: Step, batch: Batch, start: int, rng: Rng | None) -> bool:
+        if not isinstance(self.device, Cpu) or batch.grid is None or is_wide(step):
+            return False
+        if not grid_can(set(batch.dtypes), len(batch.rows)):
+            return False
+        at = rng.at(start) if rng else None
+        finite = measure.update_grid(batch.grid, batch.dtypes[0], start, at, has_base=batch.has_base)
+        if finite is None:
+            return False
+        self._check_inputs(step, finite)
+        return True
+
+    def observe(self, step: Step, start: int, stop: int) -> Iterator[Any]:
+        """Yield the stack of every tile of [start, stop); it is valid until the next is asked for."""
+        for low, high in self.spans(step, start, stop, self.device.tile):
+            with tile_scope():
+                yield self._stack(step, method_of(step), self._batch(step, low, high), 0, high - low)[0]
 
     def _read(self, source: Source, start: int, stop: int) -> Raw:
         """Return the bytes of elements [start, stop) of an input."""
@@ -213,6 +272,20 @@ class Tiler:
                     owner = self.plan.models[step.sources[0].model].reference
                     hint = "Mend or replace that input; --allow-nonfinite goes on all the same."
                     raise MergeError(f"{step.sources[0].name} of {owner} has NaN or infinity. {hint}")
+
+
+def applied(step: Step, prepared: Prepared, stack: Any, start: int, shaped: Callable[[Any], Any]) -> Any:
+    """Call the method, or add up by its coefficients, then the post-steps; `shaped` readies per-model numbers."""
+    if prepared.coefficients is not None:
+        merged = weighted_sum(stack, shaped(prepared.coefficients))
+    else:
+        arguments = {name: shaped(value) for name, value in prepared.arguments.items()}
+        if prepared.method.random and prepared.rng is not None:
+            arguments[prepared.method.random] = prepared.rng.at(start)
+        merged = prepared.method.run(stack, **arguments)
+    for name, parameters in step.post:
+        merged = find_method(name, post=True).run(merged, **parameters)
+    return merged
 
 
 def _rows(step: Step) -> int:

@@ -17,7 +17,7 @@ from plait.engine.device import Device
 from plait.engine.hashes import CHUNK, Registry, Streams
 from plait.engine.journal import Journal
 from plait.engine.prepare import Group, group_measure, groups_of, needs_preparing, prepare, prepare_all, sample
-from plait.engine.tiles import Prepared, Tiler, method_of
+from plait.engine.tiles import Kept, Prepared, Tiler, method_of
 from plait.methods.measures import SAMPLE, Measure
 from plait.planning.types import Placed, Plan, Step
 
@@ -70,6 +70,8 @@ class Work:
     registry: Registry
     progress: Progress
     allow_nonfinite: bool = False
+    keep: int = 0
+    """Bytes that each thread may keep of what it measures."""
     prepared: dict[Step, Prepared] = field(default_factory=dict)
     shared: dict[Group, Any] = field(default_factory=dict)
     differing: set[str] = field(default_factory=set)
@@ -114,8 +116,7 @@ class Work:
 
             def see(span: tuple[Step, int, int]) -> None:
                 step, low, high = span
-                for begin, stack in worker.inner(step).observe(step, low, high):
-                    fork.update(stack, begin, None)
+                worker.inner(step).measure(fork, step, low, high, None)
                 self.progress(step.name, (high - low) * sum(DTYPES[s.dtype].size for s in step.inputs), 0)
 
             return see
@@ -165,13 +166,14 @@ class _Worker:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.streams = Streams(work.registry)
+        self.kept = Kept(work.keep) if work.keep else None
         self.making = self._tiler(self.streams)
         self.measuring = self._tiler(None)
 
     def _tiler(self, streams: Streams | None) -> Tiler:
         work = self.work
         return Tiler(
-            work.plan, work.reader, work.device, work.prepared, streams, work.allow_nonfinite, work.differing
+            work.plan, work.reader, work.device, work.prepared, streams, work.allow_nonfinite, work.differing, self.kept
         )
 
     def inner(self, step: Step) -> Tiler:
@@ -189,6 +191,8 @@ class _Worker:
         place = self.work.plan.placed[task.index]
         todo = [unit for unit in task.units if not self._intact(task.index, place, unit)]
         if todo:
+            if self.kept:
+                self.kept.begin(place.step if needs_preparing(place.step) else None)
             prepare_all(place.step, self.work.prepared, self._prepare)
             for unit in todo:
                 self._make(task.index, place, unit)

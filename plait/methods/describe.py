@@ -43,13 +43,17 @@ def as_markdown() -> str:
         "# Methods",
         "Written by `make docs` from the methods themselves. `plait methods NAME` prints the same.",
         "\n".join(["| Method | Inputs | Locality | In a line |", "|---|---|---|---|", *table]),
-        "*Locality* is what a method must see at once: an `element` of every input, a `row`, the whole `matrix`, only the "
-        "inner products of the inputs (`span`), or also something `measured` in a pass beforehand. It decides how the "
-        "tensors are read, never what comes out.",
+        (
+            "*Locality* is what a method must see at once: an `element` of every input, a `row`, the whole `matrix`, only the "
+            "inner products of the inputs (`span`), or also something `measured` in a pass beforehand. It decides how the "
+            "tensors are read, never what comes out."
+        ),
         *(_method_page(method) for method in methods),
         "## Post-steps",
-        "Applied in order, by `post:`, to what the method merged: to the delta where it works on deltas, else to the "
-        "weights.",
+        (
+            "Applied in order, by `post:`, to what the method merged: to the delta where it works on deltas, else to the "
+            "weights."
+        ),
         *(f"### {step.name}\n\n{step.description}\n\n{_parameter_table(step)}" for step in steps),
     ]
     return "\n\n".join(parts) + "\n"

@@ -7,7 +7,7 @@ from plait.methods.method import method
 from plait.methods.vocabulary import Array, Normalize, Weight, Weights
 
 
-@method(paper="https://arxiv.org/abs/2203.05482", locality="element", linear=True)
+@method(paper="https://arxiv.org/abs/2203.05482", locality="element")
 def linear(weights: Weights, *, weight: Weight, normalize: Normalize = True) -> Array:
     """Average the models' weights: Σ wᵢθᵢ / Σ wᵢ. `[k, *shape] -> [*shape]`.
 

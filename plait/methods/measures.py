@@ -15,14 +15,16 @@ import numpy as np
 
 from plait import ops
 from plait.methods.vocabulary import Array, Measured
+from plait.ops.pipeline import Grid, gram_of_grid, norms_of_grid, selection_of, window_of_grid
 from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, magnitude_bits, window_count
 
 __all__ = ["Gram", "KeptNorm", "MagnitudeThreshold", "Measure", "Threshold", "kept_norm"]
 
-SAMPLE = 1 << 15
+SAMPLE = 1 << 16
 """Entries a model that `prime` is shown, to guess where the threshold lies."""
 _SMALL = 1 << 16
-_WINDOW = 1 << 20
+_NARROW, _WIDE = 1 << 12, 1 << 20  # bit patterns that a window may span
+_SIGMAS = 8.0  # how far, in standard errors of the sample's quantile, a window reaches to each side
 
 
 class Measure(Protocol):
@@ -42,6 +44,9 @@ class Measure(Protocol):
 
     def update(self, stack: Array, start: int, rng: Any) -> None:
         """See one tile `[k, n]` whose first entry is entry `start` of its tensor."""
+
+    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
+        """See a batch's raw elements in one call and return which rows are finite; or None, to be given tiles."""
 
     def join(self, other: Any) -> None:
         """Add what a fork has seen."""
@@ -83,6 +88,12 @@ class Gram:
         """Add the tile's blocks."""
         self.blocks.append(_host(ops.gram_blocks(stack, start)))
 
+    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:  # noqa: ARG002
+        """Add a batch's blocks."""
+        blocks, finite = gram_of_grid(grid, code, has_base=has_base)
+        self.blocks.append(blocks)
+        return finite
+
     def join(self, other: Gram) -> None:
         """Take over the other's blocks."""
         self.blocks += other.blocks
@@ -119,12 +130,14 @@ class MagnitudeThreshold:
         self.open = [i for i, d in enumerate(density.tolist()) if 0 < d < 1 and size > 0]
         self.found = np.where(density <= 0, np.inf, 0.0)
         self.stage = "all" if size <= _SMALL else "window"
+        self.width = _WIDE
         self._reset()
 
     def _reset(self) -> None:
         self.kept: dict[int, list[Any]] = {i: [] for i in self.open}
         self.above = dict.fromkeys(self.open, 0)
         self.counts: dict[int, Any] = {}
+        self.table: np.ndarray[Any, Any] | None = None
         self.start_bits: dict[int, int] = getattr(self, "start_bits", {})
 
     def needed(self) -> bool:
@@ -136,11 +149,19 @@ class MagnitudeThreshold:
         return self.stage == "window"
 
     def prime(self, sample: Array) -> None:
-        """Centre each window on the sample's quantile."""
+        """Lay each window over the sample's quantile and its error to both sides."""
+        spans = {}
         for i in self.open:
-            bits = np.sort(magnitude_bits(sample[i]))
-            middle = int(bits[round((1 - self.density[i]) * (len(bits) - 1))])
-            self.start_bits[i] = max(0, middle - _WINDOW // 2)
+            bits = _host(magnitude_bits(sample[i])).reshape(-1)
+            kept, last = float(self.density[i]), len(bits) - 1
+            reach = _SIGMAS * math.sqrt(kept * (1 - kept) / len(bits)) + 2 / len(bits)
+            low, high = (min(last, max(0, round((1 - kept + side) * last))) for side in (-reach, reach))
+            around = np.partition(bits, sorted({low, high}))
+            spans[i] = int(around[low]), int(around[high])
+        width = max((high - low for low, high in spans.values()), default=0) + 2
+        self.width = min(_WIDE, max(_NARROW, width))
+        for i, (low, high) in spans.items():
+            self.start_bits[i] = max(0, (low + high) // 2 - self.width // 2)
 
     def fork(self) -> MagnitudeThreshold:
         """Return an empty copy at the same stage."""
@@ -160,13 +181,28 @@ class MagnitudeThreshold:
                 self.kept[i].append(np.abs(_host(flat[i])))
                 continue
             if i not in self.counts:
-                self.counts[i] = _zeros({"window": _WINDOW, "high": HIGH, "low": LOW}[self.stage], flat)
+                self.counts[i] = _zeros({"window": self.width, "high": HIGH, "low": LOW}[self.stage], flat)
             if self.stage == "window":
                 self.above[i] += window_count(flat[i], self.start_bits[i], self.counts[i])
             elif self.stage == "high":
                 histogram_high(flat[i], self.counts[i])
             else:
                 histogram_low(flat[i], self.start_bits[i] >> 16, self.counts[i])
+
+    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:  # noqa: ARG002
+        """Count a batch's magnitudes, where a window is being looked at."""
+        if self.stage != "window":
+            return None
+        models = len(grid) - has_base
+        low_bits = np.array([self.start_bits[i] if i in self.open else -1 for i in range(models)], np.int64)
+        if self.table is None:
+            self.table = np.zeros((models, self.width), np.int64)
+            self.counts = {i: self.table[i] for i in self.open}
+        above = np.zeros(models, np.int64)
+        finite = window_of_grid(grid, code, low_bits, self.table, above, has_base=has_base)
+        for i in self.open:
+            self.above[i] += int(above[i])
+        return finite
 
     def join(self, other: MagnitudeThreshold) -> None:
         """Add a fork's counts."""
@@ -221,10 +257,19 @@ class MagnitudeThreshold:
 
 def _position(counts: np.ndarray[Any, Any], rank: int) -> int | None:
     """Return the bin in which the rank-th largest entry lies, counting from the top, or None when in none."""
-    from_top = np.cumsum(counts[::-1])
-    if rank < 1 or not len(from_top) or from_top[-1] < rank:
+    if rank < 1:
         return None
-    return len(counts) - 1 - int(np.searchsorted(from_top, rank))
+    run = 1 << 10
+    padded = np.pad(counts, (-len(counts) % run, 0))
+    runs = padded.reshape(-1, run)
+    above = np.cumsum(runs.sum(axis=1)[::-1])
+    if above[-1] < rank:
+        return None
+    place = int(np.searchsorted(above, rank))
+    left = rank - (int(above[place - 1]) if place else 0)
+    row = len(runs) - 1 - place
+    within = run - 1 - int(np.searchsorted(np.cumsum(runs[row][::-1]), left))
+    return row * run + within - (len(padded) - len(counts))
 
 
 def _zeros(width: int, like: Any) -> Any:
@@ -266,6 +311,16 @@ class KeptNorm:
         """Add one tile's magnitudes, before and after."""
         self.before.append(_host(ops.abs_sum_blocks(stack)))
         self.after.append(_host(ops.abs_sum_blocks(self.keep(stack, rng))))
+
+    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
+        """Add a batch's magnitudes, where what is kept is trimmed or dropped."""
+        selection = selection_of(lambda stack: self.keep(stack, rng), self.k)
+        if selection is None:
+            return None
+        before, after, finite = norms_of_grid(selection, grid, code, start, has_base=has_base)
+        self.before.append(before)
+        self.after.append(after)
+        return finite
 
     def join(self, other: KeptNorm) -> None:
         """Take over a fork's blocks."""

@@ -44,8 +44,6 @@ class Method:
     """Whether a base is needed; "first" puts it first among the inputs of a method of weight space."""
     min_models: int
     max_models: int | None
-    linear: bool = False
-    """Whether the result is a sum of the inputs with coefficients that depend on the parameters alone."""
     variants: list[tuple[Mapping[str, Any], Method]] = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -89,18 +87,15 @@ def method(
     base: BaseRole | None = None,
     min_models: int = 1,
     max_models: int | None = None,
-    linear: bool = False,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Enter a function as a merge method under its own name.
 
     `paper` is the address of the source; `locality` what it must see at once; `base` defaults to "required" in
     delta space and "optional" in weight space; `min_models` and `max_models` count the stack's entries.
-    `linear` declares that the result is a sum of the inputs with coefficients that depend on the parameters alone; the
-    engine then learns them by one call on the identity matrix, and makes the sum in one pass.
     """
 
     def enter(run: Callable[..., Any]) -> Method:
-        declared = _declare(run, locality, paper, base, min_models, max_models, linear=linear)
+        declared = _declare(run, locality, paper, base, min_models, max_models)
         if _METHODS.setdefault(declared.name, declared).run is not run:
             raise MethodError(f"Two methods are called {declared.name!r}.")
         return declared
@@ -140,7 +135,6 @@ def _declare(
     max_models: int | None,
     *,
     name: str | None = None,
-    linear: bool = False,
 ) -> Method:
     hints = get_type_hints(run, include_extras=True)
     signature = inspect.signature(run)
@@ -178,7 +172,6 @@ def _declare(
         role,
         min_models,
         max_models,
-        linear,
     )
 
 

@@ -11,7 +11,7 @@ from plait.methods.vocabulary import Array, Parameter, Weights
 Factor = Annotated[Array, Parameter(float, "Factor on the weights; 1 copies the bytes.", per_model=True)]
 
 
-@method(paper="https://arxiv.org/abs/2312.15166", locality="element", linear=True, max_models=1)
+@method(paper="https://arxiv.org/abs/2312.15166", locality="element", max_models=1)
 def passthrough(weights: Weights, *, scale: Factor = 1.0) -> Array:
     """Take one model's weights, times `scale`. `[1, *shape] -> [*shape]`.
 

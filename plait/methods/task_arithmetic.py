@@ -7,7 +7,7 @@ from plait.methods.method import method
 from plait.methods.vocabulary import Array, Deltas, Int8Mask, Normalize, Scale, Weight
 
 
-@method(paper="https://arxiv.org/abs/2212.04089", locality="element", linear=True)
+@method(paper="https://arxiv.org/abs/2212.04089", locality="element")
 def task_arithmetic(
     deltas: Deltas, *, weight: Weight, scale: Scale = 1.0, normalize: Normalize = False, int8_mask: Int8Mask = False
 ) -> Array:

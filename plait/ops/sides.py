@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from plait.ops import trace
+
 __all__ = ["Array", "side"]
 
 Array = Any  # np.ndarray or torch.Tensor; an op returns what it was given
@@ -27,5 +29,7 @@ def _on_torch() -> Any:
 
 
 def side(x: Array) -> Any:
-    """Return the module that computes on such an array."""
-    return _on_cpu() if isinstance(x, np.ndarray) else _on_torch()
+    """Return the module that computes on such an array (or that notes down what would be computed)."""
+    if isinstance(x, np.ndarray):
+        return _on_cpu()
+    return trace if isinstance(x, trace.Traced) else _on_torch()
