@@ -183,11 +183,15 @@ def _places(x: Any, size: int, first: Any, width: Any, places: Any) -> int:
 
 
 @kernel
-def _tally(places: Any, size: int, width: Any, counts: Any) -> None:
+def _tally(places: Any, size: int, width: Any, inside: Any, counts: Any) -> None:
+    """Count the places inside the window. They are gathered without a branch first: a guess would often be wrong."""
+    found = 0
     for j in range(size):
         place = places[j]
-        if place < width:
-            counts[place] += 1
+        inside[found] = place
+        found += 1 if place < width else 0
+    for j in range(found):
+        counts[inside[j]] += 1
 
 
 @kernel
@@ -195,7 +199,7 @@ def window_run(kind: int, grid: Any, has_base: bool, low_bits: Any, counts: Any,
     """Count every model's magnitudes as `window_count` does: `[k]`, `[k, width]`, `[k]`; skipped where low_bits < 0."""
     models = low_bits.size
     stack, base = room[:models], room[models]
-    places = np.empty(PIECE, np.uint32)
+    places, inside = np.empty(PIECE, np.uint32), np.empty(PIECE + 1, np.uint32)
     width = u32(counts.shape[1])
     mask = i64(0)
     for low in range(0, grid.shape[1], PIECE):
@@ -204,7 +208,7 @@ def window_run(kind: int, grid: Any, has_base: bool, low_bits: Any, counts: Any,
         for i in range(models):
             if low_bits[i] >= 0:
                 above[i] += _places(stack[i], size, u32(low_bits[i]), width, places)
-                _tally(places, size, width, counts[i])
+                _tally(places, size, width, inside, counts[i])
     return mask
 
 
