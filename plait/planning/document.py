@@ -181,7 +181,7 @@ class _Document:
         for one in laid:
             inside = [name for name in names if _belongs(name, one.module)]
             if not inside:
-                self.library.faults.append(_no_such_part(one.module, donor))
+                decisions.faults.append(_no_such_part(one.module, donor))
             names = [name for name in names if not _belongs(name, one.module)]
             steps += [step for target in targets(one, inside) if (step := decisions.step(target)) is not None]
         steps += [decisions.copy_outside(name, donor, "in none of the recipe's modules") for name in names]
@@ -270,7 +270,7 @@ def _belongs(name: str, module: Module) -> bool:
 
 
 def _no_such_part(module: Module, donor: View) -> Fault:
-    parts = {part for name in donor.entries for part in name.split(".")[:2] if not part.isdigit()}
+    parts = {part for name in donor.entries for part in name.split(".")[:-1][:2] if not part.isdigit()}
     return Fault(
         f"module {module.name!r} is no part of {donor.reference}.", module.where, f"Parts: {', '.join(sorted(parts))}."
     )

@@ -10,14 +10,16 @@ from plait.dtypes import DTYPES
 from plait.errors import PlaitError
 from plait.methods import find_method
 from plait.methods.measures import SAMPLE
+from plait.planning.totals import passes
 from plait.planning.types import Plan, Step
 
-__all__ = ["BATCH", "TILE", "Geometry", "fit_threads", "peak_memory"]
+__all__ = ["BATCH", "TILE", "Geometry", "fit_threads", "peak_memory", "room_to_keep"]
 
 TILE = 1 << 15
 """Elements that are computed at a time on a CPU: what stays in a core's cache."""
 BATCH = 1 << 18
 """Elements that are read and written at a time."""
+_MOST_KEPT = 1 << 27  # bytes: beyond that, reading from the system's cache again costs no more than fresh memory
 
 
 class Geometry(Protocol):
@@ -88,3 +90,17 @@ def fit_threads(plan: Plan, device: Geometry, threads: int, memory: int) -> int:
             f"{memory / 2**20:.0f} MiB allows. Raise --memory."
         )
     return max(1, min(threads, memory // max(1, one)))
+
+
+def room_to_keep(plan: Plan, threads: int, memory: int, device: Geometry) -> int:
+    """Bytes that each thread may use to keep a tensor's inputs between measuring and making, within the limit.
+
+    As much as the largest measured tensor takes whose inputs fit; larger ones are read once for each pass.
+    """
+    spare = min(_MOST_KEPT, memory // threads - peak_memory(plan.steps, 1, device))
+    sizes = (
+        sum(-(-source.size * DTYPES[source.dtype].size // 64) * 64 + 64 * 64 for source in step.inputs)
+        for step in plan.steps
+        if passes(step) > 1 and all(source.tensor is not None for source in step.inputs)
+    )
+    return max((size for size in sizes if size <= spare), default=0)

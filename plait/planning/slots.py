@@ -9,7 +9,7 @@ from plait.errors import Fault, Where
 from plait.planning.views import View
 from plait.recipe.types import Input, Module, Slice
 from plait.structure import Stack, gradient_position, locate, main_stacks
-from plait.structure.configs import stated
+from plait.structure.configs import layer_counts, stated
 
 __all__ = ["Laid", "Pair", "Slot", "Target", "layer_faults", "mixed_layer_kinds", "stack_for_slices", "targets"]
 
@@ -143,13 +143,18 @@ def _kind_faults(laid: Laid, stack: Stack) -> list[Fault]:
     """Refuse to merge layers of different kinds (attention with a state-space layer)."""
     faults = []
     for part, layers in _together(laid):
-        kinds = [frozenset(view.layers.get((stack.prefix, index), ())) for view, index in layers]
+        kinds = [_modules(view, stack.prefix, index) for view, index in layers]
         odd = next((i for i, kind in enumerate(kinds) if not (kind <= kinds[0] or kinds[0] <= kind)), None)
         if odd is not None:
             told = f"{_layer(*layers[0])} and {_layer(*layers[odd])}"
-            some = f"{min(kinds[0] - kinds[odd])} and {min(kinds[odd] - kinds[0])}"
-            faults.append(Fault(f"{told} are of different kinds; only one has {some}.", part.where))
+            only = f"the first has {min(kinds[0] - kinds[odd])}, the second {min(kinds[odd] - kinds[0])}"
+            faults.append(Fault(f"{told} are of different kinds: {only}.", part.where))
     return faults
+
+
+def _modules(view: View, prefix: str, index: int) -> frozenset[str]:
+    """The modules directly under a layer: self_attn, mlp, ..."""
+    return frozenset(suffix.split(".")[0] for suffix in view.layers.get((prefix, index), ()))
 
 
 def mixed_layer_kinds(laid: Laid) -> list[Fault]:
@@ -210,5 +215,7 @@ def stack_for_slices(view: View, module: Module) -> tuple[Stack | None, list[Fau
     if len(found) == 1:
         return found[0], []
     has = " and ".join(f"{stack.prefix} ({stack.length} layers)" for stack in found or inside) or "no layers"
-    message = f"slices: {view.reference} has {has}, so which layers are meant is not clear."
+    stated_counts = sorted({str(one.count) for one in layer_counts(view.config)}) if not found else []
+    says = f", while its config states {' and '.join(stated_counts)}" if stated_counts else ""
+    message = f"slices: {view.reference} has {has}{says}, so which layers are meant is not clear."
     return None, [Fault(message, module.where, "Use `models`, or name the parts under `modules`.")]
