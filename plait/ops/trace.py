@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 __all__ = ["Traced", "Untraceable"]
 
 
-class Untraceable(Exception):  # noqa: N818 - not an error: the method is run another way
+class Untraceable(AttributeError):  # noqa: N818 - not an error: the method is run another way
     """The method does something with its stack that is not noted down."""
 
 
@@ -31,7 +31,7 @@ class Traced:
     __rmul__ = __mul__
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(name) if name.startswith("__") else Untraceable(name)
+        raise Untraceable(name)
 
 
 def weighted_sum(stack: Traced, weight: Any) -> Traced:
@@ -71,4 +71,4 @@ def agreeing_mean(stack: Traced, sign: Traced, weight: Any) -> Traced:
 
 def __getattr__(name: str) -> NoReturn:
     """Refuse any other op."""
-    raise AttributeError(name) if name.startswith("__") else Untraceable(name)
+    raise Untraceable(name)
