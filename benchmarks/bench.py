@@ -4,7 +4,7 @@
     make bench       (or: python benchmarks/bench.py --write)
 
 Needs about 25 GB under --work: 9 GB of synthetic 1.1B checkpoints (made when absent), outputs, and what the other
-measurements need. mergekit runs from an environment of its own (`make mergekit`); its slow methods are run once.
+measurements need. mergekit runs from an environment of its own (`make mergekit`), where there is one; its slow methods are run once.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from cases import CASES, Case
 from extras import EXTRAS
-from measure import Run, middle, run
+from measure import Run, RunFailedError, middle, run
 from report import Line, markdown
 from synthetic import PRESETS, make_checkpoints
 
@@ -29,6 +32,9 @@ ROOT = HERE.parent
 SLOW = 120.0
 """Seconds after which one run of mergekit is enough, unless --mergekit-runs says otherwise."""
 SEED = 1
+MERGEKIT = ROOT / ".cache" / "mergekit-venv"
+FAILED: list[RunFailedError] = []
+T = TypeVar("T")
 
 
 class Contest:
@@ -127,7 +133,7 @@ def parse() -> argparse.Namespace:
         default=sys.executable,
         help="interpreter that has plait, with or without its extras [default: this]",
     )
-    parser.add_argument("--mergekit", type=Path, default=ROOT / ".cache" / "mergekit-venv", help="its environment")
+    parser.add_argument("--mergekit", type=Path, default=MERGEKIT, help="its environment")
     parser.add_argument("--mergekit-runs", type=int, help=f"[default: --runs; once where it takes over {SLOW:.0f} s]")
     parser.add_argument("--skip-mergekit", action="store_true")
     parser.add_argument("--skip-accuracy", action="store_true")
@@ -139,24 +145,45 @@ def main() -> None:
     options = parse()
     options.work.mkdir(parents=True, exist_ok=True)
     if not options.skip_mergekit and not (options.mergekit / "bin" / "mergekit-yaml").exists():
-        sys.exit(f"{options.mergekit} has no mergekit: run `make mergekit`, or give --mergekit or --skip-mergekit")
+        if options.mergekit != MERGEKIT:
+            sys.exit(f"{options.mergekit} has no bin/mergekit-yaml")
+        print("mergekit is not installed (`make mergekit`): plait is measured alone", file=sys.stderr)
+        options.skip_mergekit = True
     if options.data is None:
         options.data = options.work / options.preset
         make_checkpoints(options.data, PRESETS[options.preset], 3)
     options.data = options.data.resolve()
     lines = []
     for name in options.methods:
-        lines.append(Contest(CASES[name], name, options).measure())
+        lines += attempt(Contest(CASES[name], name, options).measure)
         # Kept line by line: the whole takes hours, and may be cut short.
         (options.work / "lines.json").write_text(json.dumps([asdict(line) for line in lines], indent=1))
     plait = [options.python, "-m", "plait"]
-    extras = [extra for name in options.extras for extra in EXTRAS[name](plait, options.work, min(options.runs, 3))]
+    few = min(options.runs, 3)
+    extras = [
+        extra
+        for name in options.extras
+        for found in attempt(partial(EXTRAS[name], plait, options.work, few))
+        for extra in found
+    ]
     command = " ".join(["python", "benchmarks/bench.py", *shown_arguments()])
     mergekit = None if options.skip_mergekit else options.mergekit
-    text = markdown(lines, extras, runs=options.runs, command=command, mergekit=mergekit)
+    text = markdown(lines, extras, runs=options.runs, command=command, python=options.python, mergekit=mergekit)
     print(text)
     if options.write:
         (HERE / "RESULTS.md").write_text(text)
+    if FAILED:
+        sys.exit(f"{len(FAILED)} measurements failed and are left out")
+
+
+def attempt(measure: Callable[[], T]) -> list[T]:
+    """The result in a list, or an empty list where a command failed: the rest of an hour's work goes on."""
+    try:
+        return [measure()]
+    except RunFailedError as error:
+        print(f"FAILED: {error}", file=sys.stderr, flush=True)
+        FAILED.append(error)
+        return []
 
 
 def shown_arguments() -> list[str]:

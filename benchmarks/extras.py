@@ -64,7 +64,7 @@ def depth(plait: Sequence[str], work: Path, runs: int) -> list[Extra]:
 def start(plait: Sequence[str], work: Path, runs: int) -> list[Extra]:
     """The help, and a tiny merge with nothing compiled yet and with everything compiled."""
     helped = [run([*plait, "--help"], work / "help.log") for _ in range(runs)]
-    data = work / "xs"
+    data = work / "start"
     make_checkpoints(data, PRESETS["xs"], 2)
     recipe = ties_recipe(data, 2, work / "start.yml")
     cache = work / "numba"

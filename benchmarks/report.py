@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import sys
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,9 +33,11 @@ class Line:
     """Accuracy by "plait" and "mergekit"."""
 
 
-def markdown(lines: Sequence[Line], extras: Sequence[Extra], *, runs: int, command: str, mergekit: Path | None) -> str:
+def markdown(
+    lines: Sequence[Line], extras: Sequence[Extra], *, runs: int, command: str, python: str, mergekit: Path | None
+) -> str:
     """The whole of RESULTS.md."""
-    parts = ["# Measured results", "", f"Made by `{command}`, in one run.", "", *_facts(mergekit), ""]
+    parts = ["# Measured results", "", f"Made by `{command}`, in one run.", "", *_facts(python, mergekit), ""]
     if lines:
         parts += [*_merges(lines, runs), ""]
     if extras:
@@ -72,7 +72,8 @@ def _merges(lines: Sequence[Line], runs: int) -> list[str]:
             "once and writes as many bytes as the output has, with two threads. *Memory*: the process's peak resident "
             "memory; pages of inputs that it maps count (mergekit maps them, plait does not). *Right*: the share of entries "
             "of sampled tensors that are the correct rounding to bfloat16 of a float64 computation "
-            "(`benchmarks/references.py`); DARE's masks are random, so it has none."
+            "(`benchmarks/references.py`); DARE's masks are random, so it has none, and the Karcher "
+            "mean is held against the converged one, though both tools stop at steps below 1e-5."
         ),
         "",
         *table,
@@ -88,19 +89,27 @@ def _others(extras: Sequence[Extra]) -> list[str]:
     return ["## Planning, depth, start", "", *table]
 
 
-def _facts(mergekit: Path | None) -> list[str]:
-    names = ("plait", "numpy", "numba", "ml_dtypes", "safetensors")
-    own = ", ".join(f"{name} {version(name)}" for name in names)
+def _facts(python: str, mergekit: Path | None) -> list[str]:
     facts = [
         f"- processor: {_processor()}, {os.cpu_count()} cores; memory {_memory() / 2**30:.0f} GiB",
-        f"- system: {platform.system()} {platform.release()}, Python {sys.version.split()[0]}",
-        f"- versions: {own}",
+        f"- system: {platform.system()} {platform.release()}, Python {platform.python_version()}",
+        f"- plait's environment: {_versions(python, ('plait', 'numpy', 'numba', 'ml_dtypes', 'torch', 'transformers'))}",
     ]
     if mergekit:
-        code = "from importlib.metadata import version as v; print('mergekit', v('mergekit') + ', torch', v('torch'))"
-        said = subprocess.run([mergekit / "bin" / "python", "-c", code], capture_output=True, text=True, check=True)
-        facts.append(f"- against: {said.stdout.strip()}")
+        names = ("mergekit", "torch", "transformers", "safetensors")
+        facts.append(f"- mergekit's environment: {_versions(mergekit / 'bin' / 'python', names)}")
     return facts
+
+
+def _versions(python: str | Path, names: Sequence[str]) -> str:
+    """Tell the versions that an interpreter has; plait verifies more, and starts later, where transformers is."""
+    code = (
+        "import sys, importlib.metadata as m\n"
+        "have = {d.metadata['Name'].lower().replace('-', '_'): d.version for d in m.distributions()}\n"
+        "print(', '.join(f'{n} {have[n]}' if n in have else f'no {n}' for n in sys.argv[1:]))"
+    )
+    done = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def _processor() -> str:
@@ -121,7 +130,7 @@ def _share(line: Line, who: str) -> str:
 
 
 def _seconds(taken: Run) -> str:
-    return f"{taken.wall:.1f} s"
+    return f"{taken.wall:.2f} s" if taken.wall < 10 else f"{taken.wall:.0f} s"
 
 
 def _peak(taken: Run) -> str:
