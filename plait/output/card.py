@@ -19,7 +19,7 @@ _COUNTED = 12
 
 def licence_of(model: Model) -> str | None:
     """Read the licence that a model's own card states in its front matter, or None."""
-    readme = model.path / "README.md"
+    readme = (model.path if model.path.is_dir() else model.path.parent) / "README.md"
     if model.stage or not readme.is_file():
         return None
     text = readme.read_text(encoding="utf-8", errors="replace")

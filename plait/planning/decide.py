@@ -51,6 +51,10 @@ class Decisions:
         if rule is not None and (rule.drop or rule.copy_from is not None):
             return self._by_rule(target, rule)
         present = [slot for slot in target.slots if slot.there]
+        donor = self.shapes.donor
+        if not present and target.name in donor.entries:
+            lacking = dict.fromkeys(slot.view.reference for slot in target.slots)
+            return self.copy_outside(target.name, donor, f"not in {', '.join(lacking)}")
         return self._from_inputs(target, rule, present) if present else None
 
     def _by_rule(self, target: Target, rule: TensorRule) -> Step | None:

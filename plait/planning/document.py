@@ -152,7 +152,7 @@ class _Document:
             stack, unclear = stack_for_slices(donor, module)
             pairs, bases = self._pairs(module)
             laid.append(Laid(module, pairs, bases, stack))
-            faults += unclear + layer_faults(laid[-1])
+            faults += unclear + layer_faults(laid[-1], donor)
         return laid, faults
 
     def _pairs(self, module: Module) -> tuple[tuple[tuple[Pair, ...], ...], tuple[View | None, ...]]:

@@ -112,10 +112,10 @@ def _name(prefix: str, index: int, suffix: str) -> str:
     return ".".join(part for part in (prefix, str(index), suffix) if part)
 
 
-def layer_faults(laid: Laid) -> list[Fault]:
+def layer_faults(laid: Laid, donor: View) -> list[Fault]:
     """Say which layer ranges lie outside their model, which layers do not fit, and which models differ in depth."""
     if laid.stack is None:
-        return _depth_faults(laid.pairs[0]) if laid.module.whole else []
+        return _depth_faults(laid.pairs[0], donor) if laid.module.whole else []
     faults = []
     for given, view in (pair for inputs in laid.pairs for pair in inputs):
         own = view.stack(laid.stack.prefix)
@@ -183,16 +183,15 @@ def _stated_kind(view: View, index: int) -> str | None:
     return None
 
 
-def _depth_faults(inputs: Sequence[Pair]) -> list[Fault]:
-    first = inputs[0][1]
+def _depth_faults(inputs: Sequence[Pair], donor: View) -> list[Fault]:
     faults = []
-    for given, view in inputs[1:]:
+    for given, view in inputs:
         for stack in view.stacks:
-            own = first.stack(stack.prefix)
-            if own is None or own.length == stack.length or _is_extra(first, own, view, stack):
+            own = donor.stack(stack.prefix)
+            if own is None or own.length == stack.length or _is_extra(donor, own, view, stack):
                 continue
             message = (
-                f"{view.reference} has {stack.length} layers under {stack.prefix}, {first.reference} has {own.length}."
+                f"{view.reference} has {stack.length} layers under {stack.prefix}, {donor.reference} has {own.length}."
             )
             hint = "Models of different depth are joined with `slices`."
             faults.append(Fault(message, given.where if given else None, hint))

@@ -88,6 +88,7 @@ class Library:
             self.faults.append(Fault(message, reference.where, hint))
             return False
         place = self.places.get(key)
+        place = place if place is not None and place.exists() else None  # they may lie beside the lock by now
         try:
             opened = open_checkpoint(place or reference.path, revision=reference.revision, root=self.root)
         except CheckpointError as error:

@@ -123,7 +123,9 @@ def test_what_a_third_lacks_is_copied_from_the_base_and_the_others_values_are_li
     )
     step = next(step for step in plan.steps if step.name == "lm_head.weight")
     assert (step.action, plan.models[step.sources[0].model].reference) == ("copy", "base")
-    assert [(drop.model, drop.name) for drop in plan.dropped] == [("a", "lm_head.weight")]
+    (drop,) = plan.dropped
+    assert (drop.model, drop.name) == ("a", "lm_head.weight")
+    assert drop.reason == "not in b, so lm_head.weight is copied from one model"
 
 
 def test_rules_drop_copy_and_merge_otherwise(recipe, llamas):
@@ -245,3 +247,73 @@ def test_post_steps_take_gradients(recipe, llamas):
     assert posts["model.embed_tokens.weight"] == (("scale", {"value": 0.5}), ("clamp", {"value": 0.1}))
     assert posts["model.layers.1.mlp.up_proj.weight"][0] == ("scale", {"value": 1.5})
     assert posts["lm_head.weight"][0] == ("scale", {"value": 1.5})
+
+
+def test_a_text_model_is_merged_into_the_language_part_of_another(recipe, write_llama):
+    def inside(arrays):
+        for name in list(arrays):
+            arrays[f"language_model.{name}"] = arrays.pop(name)
+        arrays["vision_tower.patch.weight"] = np.ones((2, 2), np.float32)
+
+    write_llama("vision", 0, change=inside)
+    write_llama("a", 1)
+    plan = plait.plan(
+        recipe("""\
+        models: [{model: a}]
+        merge_method: task_arithmetic
+        base_model: vision
+        parameters: {weight: 1}
+        """)
+    )
+    merged = [step for step in plan.steps if step.action == "merge"]
+    assert len(merged) == 21
+    assert all(step.name == f"language_model.{step.sources[0].name}" for step in merged)
+    assert [step.name for step in plan.steps if step.action == "copy"] == ["vision_tower.patch.weight"]
+    assert plan.dropped == ()
+    assert any("21 names read with 'language_model' to match vision" in note for note in plan.notes)
+
+
+def test_modules_are_merged_each_in_its_way_and_the_rest_is_copied(recipe, write_model):
+    names = [f"{side}.layers.{i}.w.weight" for side, depth in (("encoder", 3), ("decoder", 2)) for i in range(depth)]
+    config = {"encoder_layers": 3, "decoder_layers": 2, "is_encoder_decoder": True}
+    for name in ("a", "b"):
+        write_model(name, {key: np.ones(2, np.float32) for key in (*names, "shared.weight")}, config)
+    plan = plait.plan(
+        recipe("""\
+        modules:
+          encoder:
+            slices:
+            - sources: [{model: a, layer_range: [0, 1]}, {model: b, layer_range: [1, 2]}]
+            - sources: [{model: a, layer_range: [2, 3]}, {model: b, layer_range: [2, 3]}]
+          decoder:
+            models: [{model: a}, {model: b}]
+            parameters: {weight: 3}
+        merge_method: linear
+        parameters: {weight: 1}
+        """)
+    )
+    steps = {step.name: step for step in plan.steps}
+    assert sorted(steps) == [
+        *("decoder.layers.0.w.weight", "decoder.layers.1.w.weight"),
+        *("encoder.layers.0.w.weight", "encoder.layers.1.w.weight", "shared.weight"),
+    ]
+    assert [source.name for source in steps["encoder.layers.0.w.weight"].sources] == names[:2]
+    assert steps["decoder.layers.1.w.weight"].parameters["weight"] == (3.0, 3.0)
+    assert steps["shared.weight"].reason == "in none of the recipe's modules"
+    assert plan.config is not None
+    assert (plan.config["encoder_layers"], plan.config["decoder_layers"]) == (2, 2)
+    assert "1 tensor copied, not merged (in none of the recipe's modules): shared.weight." in str(plan.warnings)
+
+
+def test_what_the_last_slices_model_lacks_comes_from_the_first(recipe, llamas, write_llama):
+    write_llama("bare", 9, change=lambda arrays: arrays.pop("lm_head.weight"))
+    plan = plait.plan(
+        recipe("""\
+        slices:
+        - sources: [{model: a, layer_range: [0, 2]}]
+        - sources: [{model: bare, layer_range: [0, 2]}]
+        merge_method: passthrough
+        """)
+    )
+    head = next(step for step in plan.steps if step.name == "lm_head.weight")
+    assert (plan.models[head.sources[0].model].reference, head.reason) == ("a", "not in bare")
