@@ -98,7 +98,7 @@ class Decisions:
         self.used.add((source.model, source.name))
 
     def _drop(self, slot: Slot, reason: str) -> None:
-        if slot.there:
+        if slot.there and slot.name not in slot.view.tied:  # an embedding that stands for a head has its own place
             source = slot.view.entries[slot.name]
             if (source.model, source.name) not in self.used:
                 self._use(source)

@@ -317,3 +317,40 @@ def test_what_the_last_slices_model_lacks_comes_from_the_first(recipe, llamas, w
     )
     head = next(step for step in plan.steps if step.name == "lm_head.weight")
     assert (plan.models[head.sources[0].model].reference, head.reason) == ("a", "not in bare")
+
+
+@pytest.mark.parametrize(("kind", "action"), [("XModel", "copy"), ("XForCausalLM", "merge")])
+def test_the_embedding_stands_for_the_head_of_a_tied_model_but_not_of_a_headless_one(kind, action, recipe, write_model):
+    names = ("model.embed_tokens.weight", "model.norm.weight", "model.layers.0.w.weight")
+    arrays = {name: array(name) for name in names}
+    write_model(
+        "a", arrays | {"lm_head.weight": array("lm_head.weight")}, {"vocab_size": 5, "architectures": ["XForCausalLM"]}
+    )
+    write_model("b", arrays, {"vocab_size": 5, "architectures": [kind]})
+    plan = plait.plan(recipe("models: [{model: a}, {model: b}]\nmerge_method: linear\nparameters: {weight: 1}\n"))
+    head = next(step for step in plan.steps if step.name == "lm_head.weight")
+    assert head.action == action
+    assert [source.name for source in head.sources] == ["lm_head.weight", "model.embed_tokens.weight"][
+        : len(head.sources)
+    ]
+    assert len(head.sources) == (2 if action == "merge" else 1)
+
+
+def test_an_embedding_that_stands_for_a_head_is_not_dropped_with_it(recipe, write_model):
+    names = ("model.embed_tokens.weight", "model.layers.0.w.weight")
+    arrays = {name: array(name) for name in names}
+    for name, tied in (("a", False), ("b", True)):
+        write_model(name, arrays, {"vocab_size": 5, "tie_word_embeddings": tied})
+    write_model(
+        "base", arrays | {"lm_head.weight": array("lm_head.weight")}, {"vocab_size": 5, "tie_word_embeddings": False}
+    )
+    plan = plait.plan(
+        recipe("""\
+        models: [{model: a}, {model: b}]
+        merge_method: task_arithmetic
+        base_model: base
+        parameters: {weight: 1}
+        """)
+    )
+    assert plan.dropped == ()
+    assert [len(step.inputs) for step in plan.steps if step.name == "model.embed_tokens.weight"] == [3]
