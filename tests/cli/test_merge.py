@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,25 @@ def _events(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """No lines of progress, however long compiling takes."""
+    monkeypatch.setattr("plait.cli.progress._EVERY_LINE", 3600.0)
+
+
 def test_a_merge_leaves_a_folder_and_says_so_in_one_line(house, plait):
     done = plait("merge", "ties.yml", "out")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("out: 21 tensors, ")
     assert done.out.count("\n") == 1
     assert len(load_file(house / "out" / "model.safetensors")) == 21
+
+
+def test_without_a_terminal_progress_is_plain_lines(house, plait, monkeypatch):
+    monkeypatch.setattr("plait.cli.progress._EVERY_LINE", 0.0)
+    lines = plait("merge", "ties.yml", "out", "--threads", "1").err.splitlines()
+    assert len(lines) >= 21
+    assert re.fullmatch(r"100 %  [\d.]+ kB  [\d.]+ k?B/s  0 s left  \S+", lines[-1])
 
 
 def test_quiet_says_nothing(house, plait):
