@@ -6,16 +6,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plait.checkpoint import open_checkpoint
 from plait.checkpoint.types import Checkpoint
-from plait.engine.run import Event, MergeResult, execute
 from plait.errors import RecipeError
 from plait.output.lock import read_lock
 from plait.planning import DEFAULT_SHARD_SIZE, make_plan
 from plait.planning.types import Plan, Step
 from plait.recipe import parse_recipe
+
+if TYPE_CHECKING:
+    from plait.engine.run import Event, MergeResult
 
 __all__ = ["explain", "inspect", "load", "merge", "merge_tensors", "plan"]
 
@@ -88,6 +90,8 @@ def merge(
         OutputError: the folder may not be touched, or the disk is full.
         MergeError: work had begun and had to stop; what is done is kept for the next run.
     """
+    from plait.engine.run import execute  # only now: planning needs no engine
+
     made = planned or plan(recipe, shard_size=shard_size, seed=seed)
     lock = read_lock(Path(recipe))
     return execute(

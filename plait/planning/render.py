@@ -41,11 +41,11 @@ def plan_as_text(plan: Plan, threads: int | None = None, *, every: bool = False)
     lines += _section("Notes", plan.notes)
     lines += _section("Warnings", [str(warning) for warning in plan.warnings])
     total = sum(step_bytes(step) * passes(step) for step in plan.steps)
-    peak = peak_memory(plan.steps, workers) / 2**20
+    peak = _size(peak_memory(plan.steps, workers))
     lines += [
         "",
         f"Reads {_size(bytes_read(plan))} of inputs ({_size(total)} over all passes), writes {_size(plan.bytes_written)}.",
-        f"Peak memory {peak:.0f} MiB over the program's own, with {workers} threads. Seed {plan.seed}.",
+        f"Peak memory {peak} over the program's own, with {workers} threads. Seed {plan.seed}.",
     ]
     return "\n".join(lines)
 
@@ -126,9 +126,25 @@ def _grouped(steps: Iterable[Step]) -> list[str]:
     for (name, what), members in groups.items():
         count = f"  ({len(members)} tensors: {_span(members)})" if len(members) > 1 else ""
         shown = name if len(members) > 1 else members[0].name
-        stored = _renamed(members[0]) if len(members) == 1 else ""
-        lines.append(f"{shown}  {what}{stored}{count}  {_traffic(members)}")
+        stored = _renamed(members[0]) if len(members) == 1 else _moved(members)
+        lines.append(f"{shown}  {what}{count}{stored}  {_traffic(members)}")
     return lines
+
+
+def _moved(members: Sequence[Step]) -> str:
+    """Say which layers a group's tensors come from, where those are others than they are written to."""
+    written = [_layer(step.name) for step in members]
+    parts = []
+    for place, source in enumerate(members[0].inputs):
+        read = [_layer(step.inputs[place].name) for step in members]
+        if read != written:
+            parts.append(f"{' '.join(read)} of {_who(source)}")
+    return f"  [layers {' '.join(written)} from {', '.join(parts)}]" if parts else ""
+
+
+def _layer(name: str) -> str:
+    found = re.search(r"\.(\d+)\.", name)
+    return found[1] if found else name
 
 
 def _span(members: list[Step]) -> str:

@@ -167,7 +167,10 @@ def mixed_layer_kinds(laid: Laid) -> list[Fault]:
                 text = f"{_layer(*layers[0])} ({kinds[0]}) with {_layer(view, index)} ({kind})"
                 found.setdefault((view.reference, part.where), []).append(text)
     return [
-        Fault(f"{len(texts)} layers are merged with layers of another kind, such as {texts[0]}.", where)
+        Fault(
+            f"Layers of different kinds are merged: {texts[0]}{f' and {len(texts) - 1} more' if texts[1:] else ''}.",
+            where,
+        )
         for (_, where), texts in found.items()
     ]
 

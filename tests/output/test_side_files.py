@@ -49,7 +49,9 @@ def test_all_come_from_the_donor(recipe, models, tmp_path):
 def test_the_tokenizer_comes_from_the_model_that_the_recipe_names(asked, recipe, models, tmp_path):
     (models["a"] / "chat_template.jinja").write_text("{{ a }}")
     (models["c"] / "chat_template.jinja").write_text("{{ c }}")
+    (models["c"] / "processor_config.json").write_text("{}")
     out = merged(recipe, LINEAR + asked, tmp_path)
+    assert not (out / "processor_config.json").exists()
     assert of(out / "tokenizer_config.json") == "c"
     assert (out / "chat_template.jinja").read_text() == "{{ c }}"
     assert (out / "tokenizer.json").read_bytes() == (models["c"] / "tokenizer.json").read_bytes()

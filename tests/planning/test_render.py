@@ -62,6 +62,19 @@ def test_layers_treated_alike_share_a_line_unless_every_tensor_is_asked_for(reci
     assert "model.layers.1.mlp.up_proj.weight" in plan_as_text(plan, every=True)
 
 
+def test_layers_that_move_are_shown_with_where_they_come_from(recipe, llamas):
+    plan = plait.plan(
+        recipe("""\
+        slices:
+        - sources: [{model: a, layer_range: [0, 2]}]
+        - sources: [{model: a, layer_range: [1, 2]}]
+        merge_method: passthrough
+        """)
+    )
+    line = next(one for one in plan_as_text(plan).splitlines() if "mlp.up_proj" in one)
+    assert "(3 tensors: 0 to 2)  [layers 0 1 2 from 0 1 1 of 0]" in line
+
+
 def test_the_json_has_every_tensor_and_where_it_lies(planned):
     data = json.loads(plan_as_json(planned))
     assert [one["name"] for one in data["tensors"]] == [step.name for step in planned.steps]
