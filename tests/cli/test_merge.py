@@ -31,7 +31,7 @@ def test_without_a_terminal_progress_is_plain_lines(house, plait, monkeypatch):
     monkeypatch.setattr("plait.cli.progress._EVERY_LINE", 0.0)
     lines = plait("merge", "ties.yml", "out", "--threads", "1").err.splitlines()
     assert len(lines) >= 21
-    assert re.fullmatch(r"100 %  [\d.]+ kB  [\d.]+ k?B/s  0 s left  \S+", lines[-1])
+    assert re.fullmatch(r"100 %  [\d.]+ kB  [\d.]+ [kM]?B/s  0 s left  \S+", lines[-1])
 
 
 def test_quiet_says_nothing(house, plait):
