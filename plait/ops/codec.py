@@ -7,17 +7,11 @@ floats are float32 or float64. On numpy arrays one fused Numba pass; on torch te
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from plait.ops.sides import Array, side
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-__all__ = ["CODES", "SUMMED", "decode", "decode_delta", "encode", "weighted_sum_raw"]
+__all__ = ["CODES", "decode", "decode_delta", "encode"]
 
 CODES = ("BF16", "F16", "F32", "F64", "F8_E4M3", "F8_E5M2")
-SUMMED = ("BF16", "F16", "F32")  # what `weighted_sum_raw` takes
 
 
 def decode(raw: Array, dtype_code: str, out: Array) -> bool:
@@ -67,28 +61,6 @@ def encode(values: Array, dtype_code: str, raw_out: Array, base: Array | None = 
     """
     _check(dtype_code)
     return bool(side(values).encode(values, dtype_code, base, raw_out))
-
-
-def weighted_sum_raw(raws: Sequence[Array], dtype_code: str, weight: Array, out: Array) -> bool:
-    """Decode k models and write their weighted sum into `out`, in one pass; return whether all their elements are finite.
-
-    The same bits as `decode` of each and then `plait.ops.weighted_sum`, in about half the time.
-
-    Args:
-        raws: k times uint8 `[nbytes]`.
-        dtype_code: BF16, F16 or F32, the same for all.
-        weight: k numbers, rounded to the dtype of `out`.
-        out: float32 or float64, C-contiguous.
-
-    >>> import numpy as np
-    >>> out = np.empty(2, np.float32)
-    >>> raw = np.array([0x80, 0x3F, 0x00, 0xC0], np.uint8)
-    >>> weighted_sum_raw([raw, raw], "BF16", np.array([0.5, 1.0]), out), out.tolist()
-    (True, [1.5, -3.0])
-    """
-    if dtype_code not in SUMMED:
-        raise ValueError(f"no fused sum of elements of type {dtype_code!r}; expected one of {', '.join(SUMMED)}")
-    return bool(side(out).weighted_sum_raw(raws, dtype_code, weight, out))
 
 
 def _check(code: str) -> None:

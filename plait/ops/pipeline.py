@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from plait.ops.rng import Rng, keep_limits
 from plait.ops.scratch import empty
-from plait.ops.trace import Traced, Untraceable
+from plait.ops.trace import Traced
 
 __all__ = [
     "Grid",
@@ -58,48 +58,84 @@ def grid_can(codes: set[str], rows: int) -> bool:
 
 
 def pipeline_of(run: Callable[[Any], Any], k: int) -> Pipeline | None:
-    """Return what `run`, a method with all its arguments but the stack, does; None when no pipeline does that."""
+    """Return what `run`, a method with all its arguments but the stack, does; None when no pipeline does that.
+
+    A generator must have been given to `run` at the tensor's first element. What makes `run` raise is left for
+    the tiles to meet again.
+    """
+    return _tried(lambda stack: _matched(run(stack), k))
+
+
+def selection_of(keep: Callable[[Any], Any], k: int, start: int = 0) -> Pipeline | None:
+    """Return the selection (trim or drop) that `keep` makes of a stack, as a pipeline; None when it is neither.
+
+    `start` is the element that the generator given to `keep` is at.
+    """
+
+    def match(stack: Traced) -> Pipeline | None:
+        found = _selection(keep(stack), Pipeline(np.ones(k, np.float32)), k, start)
+        return None if found is None or found.factor.size else found
+
+    return _tried(match)
+
+
+def _tried(match: Callable[[Traced], Pipeline | None]) -> Pipeline | None:
+    stack = Traced()
     try:
-        return _matched(run(Traced()), k)
-    except (Untraceable, TypeError):
+        found = match(stack)
+    except Exception:  # noqa: BLE001 - a user's method may raise anything when it is not given an array
         return None
+    return None if stack.troubles else found
 
 
 def _matched(node: Any, k: int) -> Pipeline | None:
     scale = 1.0
-    if isinstance(node, Traced) and node.op == "times" and np.ndim(node.arguments[1]) == 0:
+    if isinstance(node, Traced) and node.op == "times" and type(node.arguments[1]) in {int, float}:
+        # (Any other number would have numpy promote: np.float64 times float32 is float64.)
         scale, node = float(node.arguments[1]), node.arguments[0]
     if not isinstance(node, Traced) or node.op not in _WAYS:
         return None
-    stack, weight = node.arguments[0], node.arguments[-1]
-    if node.op != "sum":
-        vote = node.arguments[1]
-        if not isinstance(vote, Traced) or vote.op != "elect" or vote.arguments[0] is not stack:
-            return None
-        if vote.arguments[1] is not weight:
-            return None
-    selected = _selection(stack, Pipeline(_numbers(weight, k), _WAYS[node.op], scale=scale), k)
-    return selected
+    stack, weight = node.arguments[0], _numbers(node.arguments[-1], k)
+    if node.op != "sum" and not _elects(node.arguments[1], stack, weight):
+        return None
+    return _selection(stack, Pipeline(weight, _WAYS[node.op], scale=scale), k, 0)
 
 
-def _selection(node: Any, so_far: Pipeline, k: int) -> Pipeline | None:
+def _elects(sign: Any, stack: Traced, weight: npt.NDArray[np.float32]) -> bool:
+    """Whether a sign was elected by the same entries and weights."""
+    if not isinstance(sign, Traced) or sign.op != "elect" or sign.arguments[0] is not stack:
+        return False
+    return _numbers(sign.arguments[1], len(weight)).tobytes() == weight.tobytes()
+
+
+def _selection(node: Traced, so_far: Pipeline, k: int, start: int) -> Pipeline | None:
+    """Match what comes before the merging: at most a scaling of, at most, one selection from the stack itself."""
     if node.op == "scale" and not so_far.factor.size:
-        return _selection(node.arguments[0], replace(so_far, factor=_numbers(node.arguments[1], k)), k)
+        factor = _numbers(node.arguments[1], k, or_one=True)
+        return _selection(node.arguments[0], replace(so_far, factor=factor), k, start)
     if node.op == "input":
         return so_far
-    if not node.arguments or node.arguments[0].op != "input":
+    if node.arguments[0].op != "input":
         return None
     if node.op == "trim":
         return replace(so_far, select=1, threshold=_numbers(node.arguments[1], k))
-    if node.op == "drop":
-        rng: Rng = node.arguments[2]
-        keys = np.stack([rng.keys & np.uint64(0xFFFFFFFF), rng.keys >> np.uint64(32)], axis=1).astype(np.uint32)
-        return replace(so_far, select=2, limits=keep_limits(node.arguments[1], k), keys=keys)
-    return None
+    return _dropping(so_far, node.arguments[1], node.arguments[2], start) if node.op == "drop" else None
 
 
-def _numbers(values: Any, k: int) -> npt.NDArray[np.float32]:
-    return np.ascontiguousarray(np.broadcast_to(np.asarray(values, np.float32).reshape(-1), (k,)))
+def _dropping(so_far: Pipeline, density: Any, rng: Any, start: int) -> Pipeline | None:
+    k = len(so_far.weight)
+    if not isinstance(rng, Rng) or rng.start != start or rng.keys.size != k:
+        return None
+    keys = np.stack([rng.keys & np.uint64(0xFFFFFFFF), rng.keys >> np.uint64(32)], axis=1).astype(np.uint32)
+    return replace(so_far, select=2, limits=keep_limits(density, k), keys=keys)
+
+
+def _numbers(values: Any, k: int, *, or_one: bool = False) -> npt.NDArray[np.float32]:
+    """Return one number per model, float32 as ops have them; where an op takes so, one for all."""
+    each = np.asarray(values, np.float32).reshape(-1)
+    if each.size != k and not (or_one and each.size == 1):
+        raise ValueError(f"one number per model: {k} models, but {each.size} numbers")
+    return np.ascontiguousarray(np.broadcast_to(each, (k,)))
 
 
 def merge_grid(
@@ -108,14 +144,31 @@ def merge_grid(
     """Run the pipeline over a grid whose first column is element `start` of the tensor; write `out`.
 
     Returns which rows are finite, and whether all that was written is.
+
+    Raises:
+        ValueError: rows that are not the pipeline's models (and the base), or an `out` of another size.
     """
     from plait.ops.on_cpu import pipeline as kernels  # late: compiles
 
+    if (len(pipeline.weight) + has_base, out.size) != grid.shape:
+        raise ValueError(f"a grid {list(grid.shape)} is not {len(pipeline.weight)} models for {out.size} bytes")
     kind, view = _KINDS[code]
     room = empty((2 * len(pipeline.weight) + 4, kernels.PIECE), np.float32)
     mask = kernels.merge_run(
-        kind, grid.view(view), has_base, pipeline.select, pipeline.threshold, pipeline.limits, pipeline.keys, start,
-        pipeline.factor, pipeline.way, pipeline.weight, np.float32(pipeline.scale), room, out.view(view),
+        kind,
+        grid.view(view),
+        has_base,
+        pipeline.select,
+        pipeline.threshold,
+        pipeline.limits,
+        pipeline.keys,
+        start,
+        pipeline.factor,
+        pipeline.way,
+        pipeline.weight,
+        np.float32(pipeline.scale),
+        room,
+        out.view(view),
     )
     return _finite(int(mask), len(grid)), not int(mask) >> _WRITTEN & 1
 
@@ -141,15 +194,6 @@ def window_of_grid(
     return _finite(int(mask), len(grid))
 
 
-def selection_of(keep: Callable[[Any], Any], k: int) -> Pipeline | None:
-    """Return the selection (trim or drop) that `keep` makes of a stack, as a pipeline; None when it is neither."""
-    try:
-        node = keep(Traced())
-        return _selection(node, Pipeline(np.ones(k, np.float32)), k) if isinstance(node, Traced) else None
-    except (Untraceable, TypeError):
-        return None
-
-
 def norms_of_grid(
     pipeline: Pipeline, grid: Grid, code: str, start: int, *, has_base: bool
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[bool]]:
@@ -162,8 +206,17 @@ def norms_of_grid(
     before, after = np.empty(shape), np.empty(shape)
     room = empty((2 * models + 1, kernels.BLOCK), np.float32)
     mask = kernels.norms_run(
-        kind, grid.view(view), has_base, pipeline.select, pipeline.threshold, pipeline.limits, pipeline.keys, start, room,
-        before, after,
+        kind,
+        grid.view(view),
+        has_base,
+        pipeline.select,
+        pipeline.threshold,
+        pipeline.limits,
+        pipeline.keys,
+        start,
+        room,
+        before,
+        after,
     )
     return before, after, _finite(int(mask), len(grid))
 

@@ -30,6 +30,6 @@ def _on_torch() -> Any:
 
 def side(x: Array) -> Any:
     """Return the module that computes on such an array (or that notes down what would be computed)."""
-    if isinstance(x, np.ndarray):
-        return _on_cpu()
-    return trace if isinstance(x, trace.Traced) else _on_torch()
+    if isinstance(x, trace.Traced):  # first, as it refuses to be asked for other classes
+        return trace
+    return _on_cpu() if isinstance(x, np.ndarray) else _on_torch()

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait import ops
 from plait.ops import codec
 
 torch = pytest.importorskip("torch")
@@ -198,31 +197,6 @@ def test_overflow_is_told():
     assert codec.decode_delta(largest.view(np.uint8), "F32", -largest, out) is False
 
 
-@both
-@pytest.mark.parametrize("code", codec.SUMMED)
-def test_the_fused_sum_is_the_sum_of_the_decoded(code, dtype):
-    random = np.random.default_rng(6)
-    for models, size in ((1, 5), (3, 5000), (4, 2049)):
-        raws = [random.standard_normal(size).astype(TYPES[code]).view(np.uint8) for _ in range(models)]
-        weight = random.standard_normal((models, 1))
-        stack, out = np.empty((models, size), dtype), np.empty(size, dtype)
-        for raw, row in zip(raws, stack, strict=True):
-            codec.decode(raw, code, row)
-        assert codec.weighted_sum_raw(raws, code, weight, out) is True
-        same(out, ops.weighted_sum(stack, weight))
-        for device in DEVICES:
-            tensor = torch.empty(size, dtype=torch.from_numpy(out).dtype, device=device)
-            moved = [torch.from_numpy(raw.copy()).to(device) for raw in raws]
-            assert codec.weighted_sum_raw(moved, code, weight, tensor) is True
-            same(tensor.cpu().numpy(), out)
-        raws[-1].view(TYPES[code])[size // 2] = np.inf
-        assert codec.weighted_sum_raw(raws, code, weight, out) is False
-        assert (
-            codec.weighted_sum_raw([torch.from_numpy(raw) for raw in raws], code, weight, torch.from_numpy(out))
-            is False
-        )
-
-
 def test_any_shape_is_written():
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     raw, out = np.empty(12, np.uint8), np.empty((2, 3), np.float32)
@@ -240,11 +214,5 @@ def test_misuse_is_told():
             codec.decode(x, "F32", y)
         with pytest.raises(ValueError, match="8 bytes do not hold 4 elements of 4 bytes"):
             codec.encode(y, "F32", x)
-        with pytest.raises(ValueError, match="'F64'; expected one of BF16"):
-            codec.weighted_sum_raw([x], "F64", np.ones(1), y)
-        with pytest.raises(ValueError, match="1 models, 2 weights"):
-            codec.weighted_sum_raw([x], "BF16", np.ones(2), y)
-        with pytest.raises(ValueError, match="0 models"):
-            codec.weighted_sum_raw([], "BF16", np.ones(0), y)
     with pytest.raises(ValueError, match="C-contiguous"):
         codec.decode(raw, "BF16", np.empty((4, 2), np.float32)[:, 0])

@@ -7,7 +7,7 @@ on disk. A read-only or unaligned input is another type to Numba and costs anoth
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,6 @@ import numpy.typing as npt
 from plait.ops.on_cpu import blocks, codec, elementwise
 from plait.ops.rng import Rng, keep_limits
 from plait.ops.scratch import empty
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = [
     "abs_sum_blocks",
@@ -38,7 +35,6 @@ __all__ = [
     "subtract",
     "trim",
     "weighted_sum",
-    "weighted_sum_raw",
     "window_count",
 ]
 
@@ -240,14 +236,3 @@ def encode(values: Array, code: str, base: Array | None, raw: Array) -> bool:
     flat = _flat(values)
     added = None if base is None else _plain(base, values, values.shape)
     return bool(kernel(flat, added, _read_as(raw, dtype, flat.size)))
-
-
-def weighted_sum_raw(raws: Sequence[Array], code: str, weight: Any, out: Array) -> bool:
-    """See plait.ops.codec.weighted_sum_raw."""
-    dtype = codec.DECODERS[code][0]
-    flat = _flat(out)
-    views = tuple(_read_as(raw, dtype, flat.size) for raw in raws)
-    each = np.asarray(weight, out.dtype).reshape(-1)
-    if not out.flags.c_contiguous or not views or each.size != len(views):
-        raise ValueError(f"{len(views)} models, {each.size} weights; out must be C-contiguous, the models one or more")
-    return bool(codec.SUMMERS[code](views, each, flat))

@@ -13,11 +13,10 @@ import numpy as np
 
 from plait.ops.on_cpu.jit import bits_of, float_of, kernel
 
-__all__ = ["DECODERS", "ENCODERS", "SUMMERS"]
+__all__ = ["DECODERS", "ENCODERS"]
 
 u32 = np.uint32
 f32 = np.float32
-PIECE = 2048  # elements that stay in the first-level cache
 EXPONENT = 0x7F800000  # float32's infinity
 SIGN = 0x80000000
 
@@ -101,54 +100,6 @@ def decode_e4m3(raw: Any, base: Any, out: Any) -> bool:
         bits = _moved(u32(size << u32(20)), u32(120 << 23))
         special = u32(EXPONENT) if size == u32(0x7F) else u32(0)  # no infinity; all ones is NaN
         bad = u32(bad | _store(float_of(u32(u32(bits | special) | sign)), base, j, out))
-    return bool(bad == 0)
-
-
-@kernel
-def _add_piece(value: Any, factor: Any, begins: bool, j: int, out: Any) -> Any:
-    """Start or go on with a weighted sum at one element; return 1 when the value is not finite."""
-    cast = out.dtype.type(value)
-    out[j] = factor * cast if begins else out[j] + factor * cast
-    return _not_finite(cast)
-
-
-@kernel
-def sum_float(raws: Any, weight: Any, out: Any) -> bool:
-    """Weighted sum of F32 models, fused with their decoding: a tuple of `[n]`, `[k]` -> `[n]`."""
-    bad = u32(0)
-    for low in range(0, out.size, PIECE):
-        piece = out[low : low + PIECE]
-        for i in range(len(raws)):
-            raw, factor, begins = raws[i][low : low + PIECE], weight[i], i == 0
-            for j in range(piece.size):
-                bad = u32(bad | _add_piece(raw[j], factor, begins, j, piece))
-    return bool(bad == 0)
-
-
-@kernel
-def sum_bf16(raws: Any, weight: Any, out: Any) -> bool:
-    """Weighted sum of BF16 models, fused with their decoding: a tuple of `[n]`, `[k]` -> `[n]`."""
-    bad = u32(0)
-    for low in range(0, out.size, PIECE):
-        piece = out[low : low + PIECE]
-        for i in range(len(raws)):
-            raw, factor, begins = raws[i][low : low + PIECE], weight[i], i == 0
-            for j in range(piece.size):
-                value = float_of(u32(u32(raw[j]) << u32(16)))
-                bad = u32(bad | _add_piece(value, factor, begins, j, piece))
-    return bool(bad == 0)
-
-
-@kernel
-def sum_f16(raws: Any, weight: Any, out: Any) -> bool:
-    """Weighted sum of F16 models, fused with their decoding: a tuple of `[n]`, `[k]` -> `[n]`."""
-    bad = u32(0)
-    for low in range(0, out.size, PIECE):
-        piece = out[low : low + PIECE]
-        for i in range(len(raws)):
-            raw, factor, begins = raws[i][low : low + PIECE], weight[i], i == 0
-            for j in range(piece.size):
-                bad = u32(bad | _add_piece(_half(u32(raw[j])), factor, begins, j, piece))
     return bool(bad == 0)
 
 
@@ -266,4 +217,3 @@ ENCODERS: dict[str, tuple[Any, Any]] = {
     "F8_E4M3": (np.uint8, encode_e4m3),
     "F8_E5M2": (np.uint8, encode_e5m2),
 }
-SUMMERS: dict[str, Any] = {"BF16": sum_bf16, "F16": sum_f16, "F32": sum_float}

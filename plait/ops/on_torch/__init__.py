@@ -18,7 +18,7 @@ from plait.ops.on_torch.blocks import (
     magnitude_bits,
     window_count,
 )
-from plait.ops.on_torch.codec import decode, encode, weighted_sum_raw
+from plait.ops.on_torch.codec import decode, encode
 from plait.ops.rng import Rng, keep_limits
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "subtract",
     "trim",
     "weighted_sum",
-    "weighted_sum_raw",
     "window_count",
 ]
 

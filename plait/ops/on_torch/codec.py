@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-__all__ = ["decode", "encode", "weighted_sum_raw"]
+__all__ = ["decode", "encode"]
 
 DTYPES = {
     "BF16": torch.bfloat16,
@@ -54,17 +51,3 @@ def encode(values: Any, code: str, base: Any, raw: Any) -> bool:
     written = value.reshape(-1).to(DTYPES[code])
     _read_as(raw, code, values.numel()).copy_(written)
     return bool(written.to(torch.float64).isfinite().all())
-
-
-def weighted_sum_raw(raws: Sequence[Any], code: str, weight: Any, out: Any) -> bool:
-    """See plait.ops.codec.weighted_sum_raw."""
-    each = torch.as_tensor(weight, dtype=out.dtype, device=out.device).reshape(-1)
-    if not raws or each.numel() != len(raws):
-        raise ValueError(f"{len(raws)} models, {each.numel()} weights; the models are one or more")
-    total, finite = None, True
-    for raw, factor in zip(raws, each, strict=True):
-        value = _read_as(raw, code, out.numel()).to(out.dtype).reshape(out.shape)
-        finite = finite and bool(value.isfinite().all())
-        total = factor * value if total is None else total + factor * value
-    out.copy_(total)
-    return finite
