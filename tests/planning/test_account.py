@@ -354,3 +354,16 @@ def test_an_embedding_that_stands_for_a_head_is_not_dropped_with_it(recipe, writ
     )
     assert plan.dropped == ()
     assert [len(step.inputs) for step in plan.steps if step.name == "model.embed_tokens.weight"] == [3]
+
+
+def test_integer_buffers_are_copied_held_against_each_other_and_odd_ones_listed(recipe, write_model):
+    for name, count in (("a", 3), ("b", 3), ("c", 4)):
+        write_model(name, {"w.weight": np.ones(2, np.float32), "steps": np.arange(count)})
+    plan = plait.plan(
+        recipe("models: [{model: a}, {model: b}, {model: c}]\nmerge_method: linear\nparameters: {weight: 1}\n")
+    )
+    step = next(step for step in plan.steps if step.name == "steps")
+    assert (step.action, [source.model for source in step.sources]) == ("copy", [0, 1])
+    (drop,) = plan.dropped
+    assert (drop.model, drop.name) == ("c", "steps")
+    assert "not a float, and of another shape or type" in drop.reason
