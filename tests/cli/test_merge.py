@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from plait.methods.method import _METHODS
+
 
 def _events(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
@@ -121,7 +123,8 @@ def test_a_recipe_that_is_not_there(house, plait, command):
     )
 
 
-def test_a_method_of_ones_own(house: Path, plait):
+def test_a_method_of_ones_own(house: Path, plait, monkeypatch):
+    monkeypatch.setattr("plait.methods.method._METHODS", dict(_METHODS))  # other tests shall not see it
     (house / "mine.py").write_text(
         "from plait.methods import Array, Weights, method\n"
         "@method(paper='https://example.org', locality='element')\n"
