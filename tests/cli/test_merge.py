@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-
-from plait.methods.method import _METHODS
 
 
 def _events(text: str) -> list[dict]:
@@ -124,7 +123,8 @@ def test_a_recipe_that_is_not_there(house, plait, command):
 
 
 def test_a_method_of_ones_own(house: Path, plait, monkeypatch):
-    monkeypatch.setattr("plait.methods.method._METHODS", dict(_METHODS))  # other tests shall not see it
+    registry = import_module("plait.methods.method")
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))  # other tests shall not see it
     (house / "mine.py").write_text(
         "from plait.methods import Array, Weights, method\n"
         "@method(paper='https://example.org', locality='element')\n"
