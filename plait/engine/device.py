@@ -48,7 +48,9 @@ class Device(Protocol):
     def stack(self, batch: Batch, low: int, high: int, *, wide: bool) -> tuple[Any, Any, list[bool]]:
         """Return elements [low, high) as a stack (differences when there is a base), the base, and which rows are finite."""
 
-    def merge(self, batch: Batch, pipeline: Pipeline, dtype: str, start: int, out: Raw) -> tuple[list[bool], bool] | None:
+    def merge(
+        self, batch: Batch, pipeline: Pipeline, dtype: str, start: int, out: Raw
+    ) -> tuple[list[bool], bool] | None:
         """Run a pipeline over the whole batch, whose first element is `start`, in one call.
 
         Returns which rows are finite and whether the result is; None where the device works tile by tile.
@@ -82,7 +84,9 @@ class Cpu:
             good.append(decode(raw, dtype, row) if origin is None else decode_delta(raw, dtype, origin, row))
         return stack, origin, good + finite
 
-    def merge(self, batch: Batch, pipeline: Pipeline, dtype: str, start: int, out: Raw) -> tuple[list[bool], bool] | None:
+    def merge(
+        self, batch: Batch, pipeline: Pipeline, dtype: str, start: int, out: Raw
+    ) -> tuple[list[bool], bool] | None:
         """See `Device.merge`."""
         if batch.grid is None or not grid_can({dtype, *batch.dtypes}, len(batch.rows)):
             return None
@@ -110,7 +114,7 @@ class TorchDevice:
 
     def stack(self, batch: Batch, low: int, high: int, *, wide: bool) -> tuple[Any, Any, list[bool]]:
         """See `Device.stack`."""
-        import torch  # noqa: PLC0415 - an extra
+        import torch
 
         kind = torch.float64 if wide else torch.float32
         part = batch.cut(low, high)
@@ -127,7 +131,7 @@ class TorchDevice:
         return stack, origin, goods + finite
 
     def _move(self, raw: Raw) -> Any:
-        import torch  # noqa: PLC0415 - an extra
+        import torch
 
         return torch.from_numpy(raw).to(self.name)
 
@@ -137,7 +141,7 @@ class TorchDevice:
 
     def encode(self, values: Any, dtype: str, base: Any, out: Raw) -> bool:
         """See `Device.encode`."""
-        import torch  # noqa: PLC0415 - an extra
+        import torch
 
         written = torch.empty(out.nbytes, dtype=torch.uint8, device=self.name)
         flat = values.reshape(-1)
@@ -151,7 +155,7 @@ class TorchDevice:
 
 
 def _tensor(values: npt.NDArray[Any], like: Any) -> Any:
-    import torch  # noqa: PLC0415 - an extra
+    import torch
 
     return torch.as_tensor(values, device=like.device)
 
@@ -168,7 +172,7 @@ def device_named(name: str) -> Device:
     if name == "cpu":
         return Cpu()
     try:
-        import torch  # noqa: PLC0415 - an extra
+        import torch
     except ImportError:
         raise PlaitError(f"--device {name} needs torch. Install it: pip install 'plait[torch]'.") from None
     wanted = name.removeprefix("torch:")

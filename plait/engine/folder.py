@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from plait.engine.journal import JOURNAL_NAME
 from plait.errors import OutputError
 
-__all__ = ["check_output", "discard", "partial_folder", "publish", "require_space"]
+__all__ = ["check_output", "make_folder", "partial_folder", "publish", "require_space", "sweep"]
 
 _OURS = ("plait.lock", "config.json", "model.safetensors", "model.safetensors.index.json")
 
@@ -20,17 +19,31 @@ def partial_folder(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
+def _replaced_folder(out: Path) -> Path:
+    """Where an earlier output steps aside while the new one takes its name."""
+    return out.with_name(out.name + ".replaced")
+
+
 def check_output(out: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
     """Refuse an output that would destroy an input, or something that is not an earlier output.
 
     Raises:
         OutputError: saying what is there and the way out.
     """
-    resolved = out.resolve()
+    if not out.name:
+        raise OutputError(f"{out} cannot be an output: it has no name. Choose another output folder.")
     for path in inputs:
         folder = path.resolve()
-        if resolved == folder or folder in resolved.parents or resolved in folder.parents:
-            raise OutputError(f"{out} is, holds or lies in the input {path}. Choose another output folder.")
+        for place in (out, partial_folder(out), _replaced_folder(out)):
+            touched = place.resolve()
+            if touched == folder or folder in touched.parents or touched in folder.parents:
+                raise OutputError(f"{place} is, holds or lies in the input {path}. Choose another output folder.")
+    _check_there(out, overwrite=overwrite)
+    _check_leftover(partial_folder(out), (JOURNAL_NAME,))
+    _check_leftover(_replaced_folder(out), _OURS)
+
+
+def _check_there(out: Path, *, overwrite: bool) -> None:
     if not out.exists() and not out.is_symlink():
         return
     if not out.is_dir() or out.is_symlink():
@@ -45,35 +58,56 @@ def check_output(out: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
         raise OutputError(f"{out} does not look like a model (no {', '.join(_OURS)}), so --overwrite leaves it alone.")
 
 
+def _check_leftover(place: Path, marks: Collection[str]) -> None:
+    """Refuse to touch a folder of a name that we would use, unless it is what an earlier merge left."""
+    if not place.exists() and not place.is_symlink():
+        return
+    if place.is_dir() and not place.is_symlink():
+        found = {entry.name for entry in place.iterdir()}
+        if not found or any(mark in found for mark in marks):
+            return
+    raise OutputError(f"{place} is in the way, and no merge made it. Move it, or choose another output folder.")
+
+
 def require_space(folder: Path, needed: int) -> None:
     """Raise OutputError when the file system has fewer than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OutputError(f"{folder}: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free.")
+        raise OutputError(
+            f"{folder}: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free. "
+            "Free some space, or name another folder."
+        )
 
 
-def publish(partial: Path, out: Path) -> None:
-    """Give a finished folder its name. An earlier output steps aside first and is removed after."""
-    old = None
-    if out.exists():
-        old = out.with_name(out.name + ".replaced")
-        if old.exists():
-            shutil.rmtree(old)
-        out.rename(old)
+def publish(partial: Path, out: Path, *, overwrite: bool) -> None:
+    """Give a finished folder its name. An earlier output steps aside first and is removed after.
+
+    Raises:
+        OutputError: the folder could not be renamed, or something came to be at `out` meanwhile.
+    """
+    _check_there(out, overwrite=overwrite)
+    old = _replaced_folder(out)
     try:
+        if out.exists():
+            if old.exists():
+                shutil.rmtree(old)
+            out.rename(old)
         partial.rename(out)
     except OSError as error:
-        if old is not None:
+        if old.exists() and not out.exists():
             old.rename(out)
         raise OutputError(f"{partial} could not be renamed to {out}: {error.strerror}.") from error
-    if old is not None:
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def discard(partial: Path) -> None:
-    """Remove what an earlier attempt left."""
-    if partial.exists():
-        shutil.rmtree(partial)
+def sweep(partial: Path, keep: Collection[str]) -> None:
+    """Remove what an earlier attempt left, save the files of these names."""
+    for entry in partial.iterdir():
+        if entry.name not in keep:
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
 
 def make_folder(folder: Path) -> None:
@@ -81,5 +115,4 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, "")
-        raise OutputError(f"{folder} cannot be made: {os.strerror(error.errno or 0)} ({name}).") from error
+        raise OutputError(f"{folder} cannot be made: {error.strerror}.") from error

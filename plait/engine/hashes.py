@@ -7,15 +7,17 @@ any thread in any order.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from plait.checkpoint.types import StoredTensor
 from plait.dtypes import DTYPES
 
-__all__ = ["CHUNK", "Key", "Registry", "Streams"]
+__all__ = ["CHUNK", "Key", "Registry", "Streams", "content_identity", "sample_spans"]
 
 CHUNK = 1 << 22
 """Elements in one chunk, and in one unit of work."""
@@ -49,11 +51,11 @@ class Registry:
 
 
 class Streams:
-    """One thread's running digests; bytes of a chunk must come in order, and a second reading is ignored."""
+    """One thread's running digests. Bytes of a chunk must come in order; those that came before are passed over."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self._open: dict[Key, tuple[int, Any]] = {}
+        self._open: dict[Key, dict[int, tuple[int, Any]]] = {}
         self.finished: list[tuple[Key, int, bytes]] = []
 
     def feed(self, tensor: StoredTensor, start: int, raw: Any) -> None:
@@ -65,22 +67,23 @@ class Streams:
             position = start + done
             end = min((position // length + 1) * length, tensor.nbytes)
             part = raw[done : done + end - position]
-            self._feed_chunk(key, position, part, position // length, length, end)
+            self._feed_chunk(key, position, part, position // length, position // length * length, end)
             done += max(1, len(part))
 
-    def _feed_chunk(self, key: Key, position: int, part: Any, chunk: int, length: int, end: int) -> None:
+    def _feed_chunk(self, key: Key, position: int, part: Any, chunk: int, begin: int, end: int) -> None:
         if self.registry.has(key, chunk):
             return
-        expected, state = self._open.get(key, (-1, None))
-        if position == chunk * length:
-            state = xxhash.xxh3_128()
-        elif position != expected:
+        opened = self._open.setdefault(key, {})
+        seen, state = opened.get(chunk, (begin, None))
+        if position > seen or (position + len(part) <= seen and end > begin):
+            return  # a gap, which a later reading fills, or nothing new
+        state = state or xxhash.xxh3_128()
+        state.update(part[seen - position :])
+        seen = position + len(part)
+        if seen < end:
+            opened[chunk] = (seen, state)
             return
-        state.update(part)
-        if position + len(part) < end:
-            self._open[key] = (position + len(part), state)
-            return
-        self._open.pop(key, None)
+        opened.pop(chunk, None)
         digest = state.digest()
         self.registry.put(key, chunk, digest)
         self.finished.append((key, chunk, digest))
@@ -89,3 +92,29 @@ class Streams:
         """Return, once, the chunks finished since the last call."""
         finished, self.finished = self.finished, []
         return finished
+
+
+def sample_spans(size: int, wanted: int, segment: int = 1024) -> Sequence[tuple[int, int]]:
+    """Spread about `wanted` elements evenly over a tensor, as short runs.
+
+    >>> sample_spans(10_000, 2048)
+    [(0, 1024), (8976, 10000)]
+    """
+    count = max(1, wanted // segment)
+    if size <= count * segment:
+        return [(0, size)]
+    begins = [i * (size - segment) // max(1, count - 1) for i in range(count)]
+    return [(begin, begin + segment) for begin in begins]
+
+
+def content_identity(
+    dtype: str, shape: tuple[int, ...], size: int, read: Callable[[int, int], npt.NDArray[np.uint8]]
+) -> bytes:
+    """Tell a model's tensor from another's by content: a hash of its type, shape and up to 16 spread pages.
+
+    `read(start, stop)` returns the bytes of elements [start, stop). (This decides masks, and so the bytes of merges.)
+    """
+    state = xxhash.xxh3_128(repr((dtype, shape)).encode())
+    for start, stop in sample_spans(size, 16 * 2048, 2048):
+        state.update(read(start, stop).data)
+    return state.digest()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from plait.checkpoint.io import FileReader
 from plait.checkpoint.types import Checkpoint
-from plait.dtypes import DTYPES
+from plait.dtypes import DTYPES, Dtype, dtype_by_name
+from plait.engine.hashes import content_identity
 from plait.errors import PlaitError, did_you_mean
 from plait.methods import Method, find_method
 from plait.methods.measures import SAMPLE, Gram, Measure
@@ -17,10 +20,12 @@ from plait.ops import BLOCK, Rng, rng_key, weighted_sum
 
 __all__ = ["load_arrays", "merge_mappings"]
 
+_TILE = BLOCK * 64
+
 
 def load_arrays(checkpoint: Checkpoint) -> dict[str, Any]:
     """Read every tensor of a checkpoint into a numpy array of its own type."""
-    import ml_dtypes  # noqa: PLC0415 - only for the types that numpy lacks
+    import ml_dtypes
 
     arrays = {}
     with FileReader() as reader:
@@ -48,13 +53,13 @@ def merge_mappings(
         raise PlaitError(f"{method} works on differences from a base model: give `base`.")
     stacked = [base, *models] if declared.base == "first" and base is not None else list(models)
     if len(stacked) < declared.min_models or len(stacked) > (declared.max_models or len(stacked)):
-        raise PlaitError(f"{method} takes {declared.min_models} to {declared.max_models or 'any number of'} models, not {len(stacked)}.")
-    merged = {}
-    for name in everyone[0]:
-        inputs = [model[name] for model in stacked]
-        origin = base[name] if base is not None and declared.sees.space == "deltas" else None
-        merged[name] = _merge_one(declared.chosen(values), name, inputs, origin, values, seed)
-    return merged
+        raise PlaitError(
+            f"{method} takes {declared.min_models} to {declared.max_models or 'any number of'} models, not {len(stacked)}."
+        )
+    chosen = declared.chosen(values)
+    jobs = [_Job.of(chosen, name, stacked, base, seed) for name in everyone[0]]
+    shared = _over_all(chosen, jobs, values)
+    return {job.name: job.merged(values, shared) for job in jobs}
 
 
 def _checked(method: Method, parameters: Mapping[str, Any], k: int) -> dict[str, Any]:
@@ -63,7 +68,9 @@ def _checked(method: Method, parameters: Mapping[str, Any], k: int) -> dict[str,
         name = method.parameter(given)
         if name is None:
             known = sorted(method.parameters)
-            raise PlaitError(f"{method.name} has no parameter {given!r}. {did_you_mean(given, known)} It takes: {', '.join(known)}.")
+            raise PlaitError(
+                f"{method.name} has no parameter {given!r}. {did_you_mean(given, known)} It takes: {', '.join(known)}."
+            )
         declared = method.parameters[name]
         several = declared.per_model and isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
         if several and len(value) != k:
@@ -86,48 +93,119 @@ def _check_names(models: Sequence[Mapping[str, Any]]) -> None:
     for number, model in enumerate(models[1:], 2):
         different = sorted(models[0].keys() ^ model.keys())
         if different:
-            raise PlaitError(f"The models do not have the same tensors: {different[0]} is not in both the first and number {number}.")
+            raise PlaitError(
+                f"The models do not have the same tensors: {different[0]} is not in both the first and number {number}."
+            )
         for name, tensor in model.items():
             if tuple(tensor.shape) != tuple(models[0][name].shape):
-                raise PlaitError(f"{name}: {tuple(models[0][name].shape)} in the first model, {tuple(tensor.shape)} in number {number}.")
+                raise PlaitError(
+                    f"{name}: {tuple(models[0][name].shape)} in the first model, {tuple(tensor.shape)} in number {number}."
+                )
 
 
-def _merge_one(
-    method: Method, name: str, inputs: Sequence[Any], base: Any, values: Mapping[str, Any], seed: int
-) -> Any:
-    first = base if base is not None else inputs[0]
-    stack, origin = _stacked(inputs, base)
-    shape = tuple(stack.shape[1:])
-    if method.locality != "matrix":
-        rows = shape[0] if len(shape) > 1 and method.locality == "row" else 1
-        stack = stack.reshape(len(inputs), rows, -1) if method.locality == "row" else stack.reshape(len(inputs), -1)
-    rng = None
-    if method.random:
-        keys = [rng_key(seed, name, np.ascontiguousarray(_host(tensor)).tobytes()) for tensor in inputs]
-        rng = Rng(np.array(keys, np.uint64))
-    merged = _run(method, stack, values, rng).reshape(shape)
-    merged = merged if origin is None else origin + merged
-    return merged.astype(first.dtype) if isinstance(first, np.ndarray) else merged.to(first.dtype)
+@dataclass(frozen=True)
+class _Job:
+    """One tensor to be merged: the models', and the base's where the method works on differences."""
+
+    method: Method
+    name: str
+    inputs: Sequence[Any]
+    base: Any
+    seed: int
+
+    @classmethod
+    def of(cls, method: Method, name: str, models: Sequence[Mapping[str, Any]], base: Any, seed: int) -> _Job:
+        origin = base[name] if base is not None and method.sees.space == "deltas" else None
+        return cls(method, name, [model[name] for model in models], origin, seed)
+
+    @property
+    def first(self) -> Any:
+        """The tensor whose element type the result has."""
+        return self.inputs[0] if self.base is None else self.base
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether there is anything to merge: what is no float is the first's, as it is between files."""
+        return self.size > 0 and _code(self.first).is_float
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.first.shape)
+
+    def stack(self) -> tuple[Any, Any]:
+        """Return the stack as the method sees it, and the base."""
+        stack, origin = _stacked(self.inputs, self.base, wide=_code(self.first).code == "F64")
+        shape = tuple(stack.shape[1:])
+        if self.method.locality == "row":
+            rows = shape[0] if len(shape) > 1 else 1
+            return stack.reshape(len(stack), rows, -1), origin
+        return (stack if self.method.locality == "matrix" else stack.reshape(len(stack), -1)), origin
+
+    def rng(self) -> Rng | None:
+        """The generator of a method with randomness: the models are told by the same hash as in files."""
+        if not self.method.random:
+            return None
+        keys = [rng_key(self.seed, self.name, _identity(tensor)) for tensor in self.inputs]
+        return Rng(np.array(keys, np.uint64))
+
+    def merged(self, values: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
+        if not self.is_merged:
+            return self.first.copy() if isinstance(self.first, np.ndarray) else self.first.clone()
+        stack, origin = self.stack()
+        merged = _run(self.method, stack, {**values, **shared}, self.rng(), shared).reshape(tuple(self.first.shape))
+        merged = merged if origin is None else origin + merged
+        if isinstance(self.first, np.ndarray):
+            with np.errstate(over="ignore"):
+                return merged.astype(self.first.dtype)
+        return merged.to(self.first.dtype)
 
 
-def _stacked(inputs: Sequence[Any], base: Any) -> tuple[Any, Any]:
-    """Return the stack, of differences when there is a base, and the base, in float32 (float64 for float64)."""
-    first = inputs[0]
-    if isinstance(first, np.ndarray):
-        kind = np.float64 if first.dtype == np.float64 else np.float32
+def _over_all(method: Method, jobs: Sequence[_Job], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure over all tensors together what `scope: model` asks for."""
+    if values.get("scope") != "model":
+        return {}
+    jobs = [job for job in jobs if job.is_merged]
+    found = {}
+    for name, measured in method.measured.items():
+        if measured.scoped and jobs:
+            measure = measured.make(_columns(values), len(jobs[0].inputs), sum(job.size for job in jobs))
+            found[name] = np.asarray(_measure(measure, lambda: ((job.stack()[0], None) for job in jobs)), np.float64)
+    return found
+
+
+def _code(tensor: Any) -> Dtype:
+    found = dtype_by_name(str(tensor.dtype))
+    if found is None:
+        raise PlaitError(f"Tensors of type {tensor.dtype} cannot be merged.")
+    return found
+
+
+def _identity(tensor: Any) -> bytes:
+    """The content hash that tells a model's tensor from another's."""
+    code = _code(tensor)
+    if isinstance(tensor, np.ndarray):
+        raw = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
+    else:
+        import torch
+
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    size = math.prod(tensor.shape)
+    return content_identity(code.code, tuple(tensor.shape), size, lambda a, b: raw[a * code.size : b * code.size])
+
+
+def _stacked(inputs: Sequence[Any], base: Any, *, wide: bool) -> tuple[Any, Any]:
+    """Return the stack, of differences when there is a base, and the base, in float32 or, `wide`, float64."""
+    if isinstance(inputs[0], np.ndarray):
+        kind = np.float64 if wide else np.float32
         stack = np.stack([np.asarray(tensor).astype(kind) for tensor in inputs])
         origin = None if base is None else np.asarray(base).astype(kind)
         return (stack if origin is None else stack - origin), origin
-    import torch  # noqa: PLC0415 - only for torch tensors
+    import torch
 
-    wide = torch.float64 if first.dtype == torch.float64 else torch.float32
-    tensors = torch.stack([tensor.to(wide) for tensor in inputs])
-    origin = None if base is None else base.to(wide)
+    precision = torch.float64 if wide else torch.float32
+    tensors = torch.stack([tensor.to(precision) for tensor in inputs])
+    origin = None if base is None else base.to(precision)
     return (tensors if origin is None else tensors - origin), origin
-
-
-def _host(array: Any) -> Any:
-    return array if isinstance(array, np.ndarray) else array.detach().cpu().float().numpy()
 
 
 def _numbers(value: Any, stack: Any) -> Any:
@@ -136,40 +214,57 @@ def _numbers(value: Any, stack: Any) -> Any:
     shaped = np.ascontiguousarray(value.reshape(-1, *[1] * (stack.ndim - 1)))
     if isinstance(stack, np.ndarray):
         return shaped
-    import torch  # noqa: PLC0415 - only for torch tensors
+    import torch
 
     return torch.as_tensor(shaped, device=stack.device)
 
 
-def _run(method: Method, stack: Any, values: Mapping[str, Any], rng: Rng | None) -> Any:
+def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value.reshape(-1, 1) if isinstance(value, np.ndarray) else value for key, value in values.items()}
+
+
+def _run(method: Method, stack: Any, values: Mapping[str, Any], rng: Rng | None, shared: Mapping[str, Any]) -> Any:
+    def one() -> Iterator[tuple[Any, Rng | None]]:
+        yield stack, rng
+
     if method.locality == "span":
-        gram = _measure(Gram(len(stack)), stack, rng)
+        gram = _measure(Gram(len(stack)), one)
         return weighted_sum(stack, _numbers(np.asarray(method.run(gram, **values), np.float64), stack))
     known = dict(values)
     for name, measured in method.measured.items():
-        columns = {key: value.reshape(-1, 1) if isinstance(value, np.ndarray) else value for key, value in known.items()}
-        size = int(np.prod(stack.shape[1:]))
-        known[name] = np.asarray(_measure(measured.make(columns, len(stack), size), stack, rng), np.float64)
+        if name not in shared:
+            size = math.prod(stack.shape[1:])
+            known[name] = np.asarray(_measure(measured.make(_columns(known), len(stack), size), one), np.float64)
     arguments = {key: _numbers(value, stack) for key, value in known.items()}
     if method.random:
         arguments[method.random] = rng
     return method.run(stack, **arguments)
 
 
-def _measure(measure: Measure, stack: Any, rng: Rng | None) -> Any:
+def _measure(measure: Measure, stacks: Callable[[], Iterable[tuple[Any, Rng | None]]]) -> Any:
+    """Show a measure all stacks, in as many passes as it asks for."""
     if not measure.needed():
         return measure.result()
-    flat = stack.detach() if hasattr(stack, "detach") else stack
-    flat = flat.reshape(len(stack), -1)
     if measure.wants_sample():
-        step = max(1, flat.shape[1] // SAMPLE)
-        measure.prime(flat[:, ::step].copy() if isinstance(flat, np.ndarray) else flat[:, ::step].contiguous())
+        parts = [_flat(stack) for stack, _ in stacks()]
+        every = max(1, sum(part.shape[1] for part in parts) // SAMPLE)
+        measure.prime(np.concatenate([_host(part[:, ::every]) for part in parts], axis=1))
     again = True
-    tile = BLOCK * 64
     while again:
-        for start in range(0, flat.shape[1], tile):
-            part = flat[:, start : start + tile]
-            part = np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part.contiguous()
-            measure.update(part, start, rng.at(start) if rng else None)
+        for stack, rng in stacks():
+            flat = _flat(stack)
+            for start in range(0, flat.shape[1], _TILE):
+                part = flat[:, start : start + _TILE]
+                part = np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part.contiguous()
+                measure.update(part, start, rng.at(start) if rng else None)
         again = measure.finish_pass()
     return measure.result()
+
+
+def _flat(stack: Any) -> Any:
+    plain = stack.detach() if hasattr(stack, "detach") else stack
+    return plain.reshape(len(plain), -1)
+
+
+def _host(part: Any) -> Any:
+    return np.ascontiguousarray(part if isinstance(part, np.ndarray) else part.cpu().numpy())

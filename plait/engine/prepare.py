@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from plait.checkpoint.io import FileReader
 from plait.dtypes import DTYPES
-from plait.engine.tiles import Prepared, Tiler, applied, is_wide, method_of, sample_spans
+from plait.engine.hashes import content_identity, sample_spans
+from plait.engine.tiles import Prepared, Tiler, applied, is_wide, method_of
 from plait.methods import Method
 from plait.methods.measures import SAMPLE, Gram, Measure
 from plait.ops import Rng, rng_key
 from plait.ops.pipeline import pipeline_of
-from plait.planning.types import Source, Step
+from plait.planning.types import Plan, Source, Step
 
-__all__ = ["Group", "groups_of", "identity", "prepare"]
+__all__ = ["Group", "group_measure", "groups_of", "identity", "needs_preparing", "prepare", "prepare_all", "sample"]
 
 Group = tuple[str, str, str, tuple[int, ...], tuple[tuple[str, Any], ...]]
 """Steps measured together: stage, method, argument, models, parameters that decide."""
@@ -32,6 +34,8 @@ def prepare(step: Step, tiler: Tiler, seed: int, shared: dict[Group, Any]) -> Pr
     method = method_of(step)
     known = _arguments(step)
     prepared = Prepared(method, known)
+    if step.size == 0:
+        return prepared
     if method.random:
         keys = [rng_key(seed, step.name, identity(source, tiler.reader)) for source in step.sources]
         prepared.rng = Rng(np.array(keys, np.uint64))
@@ -62,7 +66,8 @@ def _with_pipeline(step: Step, prepared: Prepared) -> Prepared:
 
 def _arguments(step: Step) -> dict[str, Any]:
     return {
-        name: np.array(value, np.float64) if isinstance(value, tuple) else value for name, value in step.parameters.items()
+        name: np.array(value, np.float64) if isinstance(value, tuple) else value
+        for name, value in step.parameters.items()
     }
 
 
@@ -99,12 +104,16 @@ def _group(step: Step, argument: str) -> Group | None:
     if step.parameters.get("scope") != "model" or not method.measured[argument].scoped:
         return None
     models = tuple(source.model for source in step.sources)
-    deciding = tuple((name, value) for name, value in step.parameters.items() if isinstance(value, tuple) and name == "density")
+    deciding = tuple(
+        (name, value) for name, value in step.parameters.items() if isinstance(value, tuple) and name == "density"
+    )
     return step.stage, method.name, argument, models, deciding
 
 
-def groups_of(steps: Iterable[Step]) -> dict[Group, list[Step]]:
-    """Collect the steps that are measured together, in the order of the steps."""
+def groups_of(plan: Plan) -> dict[Group, list[Step]]:
+    """Collect the steps that are measured together: stage by stage, for a stage is measured on what earlier ones make."""
+    order = {stage.name or "": number for number, stage in enumerate(plan.stages)}
+    steps = sorted((*plan.stage_steps, *plan.steps), key=lambda step: order.get(step.stage, len(order)))
     groups: dict[Group, list[Step]] = {}
     for step in steps:
         if step.action == "merge":
@@ -134,13 +143,14 @@ def identity(source: Source, reader: FileReader) -> bytes:
     tensor = source.tensor
     if tensor is None:
         raise AssertionError("a source is a tensor or a step")
-    state = xxhash.xxh3_128(repr((tensor.dtype, tensor.shape)).encode())
     size = DTYPES[tensor.dtype].size
-    for start, stop in sample_spans(tensor.size, 16 * 2048, 2048):
+
+    def read(start: int, stop: int) -> npt.NDArray[np.uint8]:
         page = np.empty((stop - start) * size, np.uint8)
         reader.read_elements(tensor, start, page)
-        state.update(page)
-    return state.digest()
+        return page
+
+    return content_identity(tensor.dtype, tensor.shape, tensor.size, read)
 
 
 def needs_preparing(step: Step) -> bool:

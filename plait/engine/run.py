@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock as ThreadLock
-from typing import Any
 
 from plait.checkpoint.io import FileReader, FileWriter
 from plait.engine.device import device_named
-from plait.engine.folder import check_output, discard, make_folder, partial_folder, publish, require_space
+from plait.engine.fingerprint import fingerprint
+from plait.engine.folder import check_output, make_folder, partial_folder, publish, require_space, sweep
 from plait.engine.hashes import Registry
-from plait.engine.journal import Journal
-from plait.engine.verify import check_lock, inputs_without_effect, model_class_faults, verify_folder
+from plait.engine.journal import JOURNAL_NAME, Journal
+from plait.engine.model_class import model_class_findings
+from plait.engine.verify import check_lock, inputs_without_effect, verify_bytes, verify_folder
 from plait.engine.work import Work
-from plait.errors import MergeError
+from plait.errors import MergeError, OutputError
 from plait.output.card import licences
 from plait.output.files import write_side_files
 from plait.output.lock import input_hashes
@@ -27,8 +27,6 @@ from plait.planning.memory import fit_threads, room_to_keep
 from plait.planning.types import Plan
 
 __all__ = ["Event", "MergeResult", "execute"]
-
-_JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,99 +91,106 @@ def execute(
     out = Path(out)
     check_output(out, [model.path for model in plan.models if not model.stage], overwrite=overwrite)
     chosen = device_named(device)
-    workers = fit_threads(plan, chosen, threads or os.cpu_count() or 1, memory)
+    workers = fit_threads(plan, chosen, _cores() if threads is None else threads, memory)
     keep = room_to_keep(plan, workers, memory, chosen)
+    mark = fingerprint(plan)
     partial = partial_folder(out)
-    if not resume:
-        discard(partial)
     make_folder(partial)
-    with Journal(partial / _JOURNAL, fingerprint(plan)) as journal, FileReader() as reader, FileWriter() as writer:
+    meter = _Meter(tell)
+    with Journal(partial, mark, fresh=not resume, allow_nonfinite=allow_nonfinite) as journal:
         if not journal.same:
-            _clear(partial)
+            sweep(partial, {JOURNAL_NAME})
+        tell(
+            Event("resume", f"{len(journal.done)} units are there already")
+            if journal.done
+            else Event("start", str(out))
+        )
         registry = Registry()
         journal.restore(registry)
-        _lay_files(plan, partial, writer, fresh=not journal.done)
-        kind = "resume" if journal.done else "start"
-        tell(Event(kind, f"{len(journal.done)} units are there already" if journal.done else str(out)))
-        meter = _Meter(tell)
-        work = Work(plan, partial, chosen, workers, reader, writer, journal, registry, meter, allow_nonfinite, keep)
-        work.run()
+        with FileReader() as reader, FileWriter() as writer:
+            _lay_files(plan, partial, writer, meter)
+            work = Work(plan, partial, chosen, workers, reader, writer, journal, registry, meter, allow_nonfinite, keep)
+            work.run()
         hashes = input_hashes(plan, registry)
         check_lock(plan, hashes)
-        write_side_files(plan, partial, out, hashes, shard_size)
-        warnings = [*_after(plan, work, registry)]
+        _write_side_files(plan, partial, out, hashes, shard_size)
+        warnings = _after(plan, work)
         if verify:
             tell(Event("verify", str(out), meter.read, meter.written))
-            verify_folder(plan, partial)
-            faults = model_class_faults(partial, plan)
-            if faults:
-                raise MergeError("The output does not fit its own config: " + "; ".join(faults) + f". It is left in {partial}.")
-    (partial / _JOURNAL).unlink()
-    publish(partial, out)
+            warnings += _verified(plan, partial, work)
+        publish(partial, out, overwrite=overwrite)
+        (out / JOURNAL_NAME).unlink()
     for text in warnings:
         tell(Event("warning", text))
     tell(Event("done", str(out), meter.read, meter.written))
     return MergeResult(out, plan, time.monotonic() - began, meter.read, meter.written, hashes, tuple(warnings))
 
 
-def fingerprint(plan: Plan) -> str:
-    """Tell one plan from another: its steps, its layout, and the files that it reads, by size and time of change."""
-    state = hashlib.blake2b(digest_size=16)
-    files: dict[str, tuple[int, int]] = {}
-
-    def describe(value: Any) -> Any:
-        if hasattr(value, "__dataclass_fields__"):
-            skipped = {"header", "explained", "config"}
-            return [describe(getattr(value, name)) for name in value.__dataclass_fields__ if name not in skipped]
-        if isinstance(value, (tuple, list)):
-            return [describe(one) for one in value]
-        if isinstance(value, dict):
-            return {str(key): describe(one) for key, one in value.items()}
-        return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
-
-    for place in plan.placed:
-        state.update(json.dumps(describe(place), sort_keys=True).encode())
-        for source in place.step.inputs:
-            if source.tensor is not None and source.tensor.file not in files:
-                found = Path(source.tensor.file).stat()
-                files[source.tensor.file] = (found.st_size, found.st_mtime_ns)
-    for step in plan.stage_steps:
-        for source in step.inputs:
-            if source.tensor is not None and source.tensor.file not in files:
-                found = Path(source.tensor.file).stat()
-                files[source.tensor.file] = (found.st_size, found.st_mtime_ns)
-    state.update(json.dumps([sorted(files.items()), plan.seed, [f.name for f in plan.files]]).encode())
-    return state.hexdigest()
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _clear(partial: Path) -> None:
-    for entry in partial.iterdir():
-        if entry.name != _JOURNAL:
-            discard(entry) if entry.is_dir() else entry.unlink()
-
-
-def _lay_files(plan: Plan, partial: Path, writer: FileWriter, *, fresh: bool) -> None:
+def _lay_files(plan: Plan, partial: Path, writer: FileWriter, meter: _Meter) -> None:
     """Make every file of weights at its full size, header first; keep those that are there already."""
-    missing = [file for file in plan.files if fresh or _size(partial / file.name) != file.size]
-    require_space(partial, sum(file.size for file in missing))
-    for file in missing:
-        writer.create(str(partial / file.name), file.size)
+    require_space(partial, sum(max(0, file.size - _taken(partial / file.name)) for file in plan.files))
     for file in plan.files:
-        writer.write_at(str(partial / file.name), 0, file.header)
+        path = str(partial / file.name)
+        writer.create(path, file.size)
+        writer.write_at(path, 0, file.header)
+        meter(file.name, 0, len(file.header))
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
+def _taken(path: Path) -> int:
+    """Bytes of the disk that the file has: what was never written of a file takes none."""
+    if not path.exists():
+        return 0
+    found = path.stat()
+    return int(getattr(found, "st_blocks", found.st_size // 512)) * 512
 
 
-def _after(plan: Plan, work: Work, registry: Registry) -> list[str]:
+def _write_side_files(plan: Plan, partial: Path, out: Path, hashes: dict[str, str], shard_size: int) -> None:
+    """Write all but the weights, and leave nothing else of an earlier attempt."""
+    try:
+        sweep(partial, {JOURNAL_NAME, *(file.name for file in plan.files)})
+        write_side_files(plan, partial, out, hashes, shard_size)
+    except OSError as error:
+        free = shutil.disk_usage(partial).free
+        raise OutputError(
+            f"{error.filename or partial}: cannot be written: {error.strerror} ({free / 1e9:.2f} GB are free). "
+            "Run it again after mending that: it goes on where it stopped."
+        ) from error
+
+
+def _after(plan: Plan, work: Work) -> list[str]:
     """Warnings that only the data could tell."""
     texts = [
         f"{reference} is byte for byte the base wherever it is merged, so it changed nothing."
-        for reference in inputs_without_effect(plan, registry, work.prepared)
+        for reference in inputs_without_effect(plan, work.registry)
     ]
     if work.differing:
         names = sorted(work.differing)
-        texts.append(f"{len(names)} integer tensors differ between the inputs; the first model's were copied: {', '.join(names[:4])}.")
+        verb = "tensor that is not a float differs" if len(names) == 1 else "tensors that are no floats differ"
+        more = " …" if len(names) > 4 else ""
+        texts.append(
+            f"{len(names)} {verb} between the inputs; the first model's is kept: {', '.join(names[:4])}{more}."
+        )
     _, clash = licences(plan.models)
     return [*texts, clash] if clash else texts
+
+
+def _verified(plan: Plan, partial: Path, work: Work) -> list[str]:
+    """Hold what was written against the plan and its own config; returns warnings.
+
+    Raises:
+        MergeError: it does not fit; it stays where it is.
+    """
+    try:
+        verify_folder(plan, partial)
+        verify_bytes(work)
+        faults, warnings = model_class_findings(partial, plan)
+    except MergeError as error:
+        raise MergeError(f"{error} It is left in {partial}.") from error
+    if faults:
+        raise MergeError(f"The output does not fit its own config: {'; '.join(faults)}. It is left in {partial}.")
+    return warnings

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +14,8 @@ from plait.checkpoint.io import FileReader
 from plait.dtypes import DTYPES
 from plait.engine.device import Batch, Cpu, Device, Raw
 from plait.engine.hashes import Streams
-from plait.errors import MergeError
+from plait.engine.threads import Stopped
+from plait.errors import MergeError, PlaitError
 from plait.methods import Method, find_method
 from plait.methods.measures import Measure
 from plait.ops import BLOCK, Rng, tile_scope, weighted_sum
@@ -20,7 +23,9 @@ from plait.ops.pipeline import Pipeline, grid_can
 from plait.ops.scratch import empty
 from plait.planning.types import Plan, Source, Step
 
-__all__ = ["Prepared", "Tiler", "is_wide", "method_of"]
+__all__ = ["Kept", "Prepared", "Tiler", "applied", "blamed", "is_wide", "method_of"]
+
+_MEND = "Mend or replace that input; --allow-nonfinite goes on all the same."
 
 
 @dataclass
@@ -47,6 +52,18 @@ def is_wide(step: Step) -> bool:
     return step.dtype == "F64"
 
 
+@contextmanager
+def blamed(step: Step) -> Iterator[None]:
+    """Turn what a method raises inside into a MergeError that names the step."""
+    try:
+        yield
+    except (PlaitError, Stopped):
+        raise
+    except Exception as error:
+        what = f"{step.method or 'copying'} failed with {type(error).__name__}: {error}"
+        raise MergeError(f"{step.name}: {what}") from error
+
+
 class Kept:
     """What one thread has read of the step that it is measuring, as far as it fits: so that it is read once."""
 
@@ -60,9 +77,10 @@ class Kept:
         """Forget what was kept; keep what is read of this step from now on (None: of none)."""
         self._step, self._used, self._grids = step, 0, {}
 
-    def find(self, step: Step, start: int) -> Raw | None:
-        """Return the batch from element `start` on, or None."""
-        return self._grids.get(start) if step is self._step else None
+    def find(self, step: Step, start: int, shape: tuple[int, int]) -> Raw | None:
+        """Return the batch of that shape from element `start` on, or None."""
+        grid = self._grids.get(start) if step is self._step else None
+        return grid if grid is not None and grid.shape == shape else None
 
     def room(self, step: Step, start: int, shape: tuple[int, int]) -> Raw | None:
         """Return an array to read that batch into, or None when it is not to be kept."""
@@ -90,6 +108,11 @@ class Tiler:
     """Copied tensors (integer buffers) that are not the same in all inputs."""
     kept: Kept | None = None
     """What a measuring pass has read, for the making pass."""
+    stop: threading.Event | None = None
+    """Once set, no further batch is read."""
+    _outer: Step | None = None
+    _whole: dict[Step, Raw] = field(default_factory=dict)
+    """Tensors that matrix methods of other stages made for the step at hand."""
 
     def spans(self, step: Step, start: int, stop: int, length: int) -> Iterator[tuple[int, int]]:
         """Cut [start, stop) into tiles of about `length` elements that suit the method's locality."""
@@ -108,8 +131,24 @@ class Tiler:
 
     def make(self, step: Step, start: int, stop: int, out: Raw) -> None:
         """Write the bytes of elements [start, stop) of the step's output into `out`."""
+        self._begin(step)
+        self._make(step, start, stop, out)
+
+    def _begin(self, step: Step) -> None:
+        """Let go of what another step needed."""
+        if step is not self._outer:
+            self._outer = step
+            self._whole.clear()
+
+    def _make(self, step: Step, start: int, stop: int, out: Raw) -> None:
+        if self.stop is not None and self.stop.is_set():
+            raise Stopped
         if step.action == "copy":
             self._copy(step, start, stop, out)
+            return
+        if step.size == 0:
+            for source in step.inputs:
+                self._read(source, 0, 0)
             return
         size = DTYPES[step.dtype].size
         with tile_scope():
@@ -127,11 +166,11 @@ class Tiler:
         dtypes = [source.dtype for source in inputs]
         if len(set(dtypes)) > 1:
             return Batch([self._read(source, start, stop) for source in inputs], dtypes, step.base is not None)
-        grid = self.kept.find(step, start) if self.kept else None
+        shape = (len(inputs), (stop - start) * DTYPES[dtypes[0]].size)
+        grid = self.kept.find(step, start, shape) if self.kept else None
         if grid is not None:
             self._feed(inputs, start, grid)
             return Batch(list(grid), dtypes, step.base is not None, grid)
-        shape = (len(inputs), (stop - start) * DTYPES[dtypes[0]].size)
         grid = self.kept.room(step, start, shape) if self.kept and keep else None
         if grid is None:
             grid = empty(shape, np.uint8)
@@ -158,8 +197,10 @@ class Tiler:
     def _tile(self, step: Step, batch: Batch, start: int, span: tuple[int, int], out: Raw) -> None:
         prepared = self.prepared[step]
         stack, base = self._stack(step, prepared.method, batch, span[0] - start, span[1] - start)
-        merged = self._merged(step, prepared, stack, span[0])
-        self._check_output(step, finite=self.device.encode(merged, step.dtype, base, out))
+        with blamed(step):
+            merged = self._merged(step, prepared, stack, span[0])
+            finite = self.device.encode(merged, step.dtype, base, out)
+        self._check_output(step, finite=finite)
 
     def _stack(self, step: Step, method: Method, batch: Batch, low: int, high: int) -> tuple[Any, Any]:
         stack, origin, finite = self.device.stack(batch, low, high, wide=is_wide(step))
@@ -171,14 +212,18 @@ class Tiler:
             return
         order = [*step.sources, *([step.base] if step.base is not None else [])]
         bad = order[-1] if step.base is not None and not finite[-1] else order[list(finite).index(False)]
-        owner = self.plan.models[bad.model].reference
-        hint = "Mend or replace that input; --allow-nonfinite goes on all the same."
-        raise MergeError(f"{bad.name} of {owner} has NaN or infinity. {hint}")
+        raise self._bad_input(bad)
+
+    def _bad_input(self, source: Source) -> MergeError:
+        owner = self.plan.models[source.model].reference
+        return MergeError(f"{source.name} of {owner} has NaN or infinity. {_MEND}")
 
     def _check_output(self, step: Step, *, finite: bool) -> None:
         if not finite and not self.allow_nonfinite:
-            hint = "--allow-nonfinite goes on all the same."
-            raise MergeError(f"{step.name}: {step.method} made NaN or infinity in {DTYPES[step.dtype].name}. {hint}")
+            models = ", ".join(dict.fromkeys(self.plan.models[source.model].reference for source in step.inputs))
+            what = f"{step.method} of {models} made NaN or infinity in {DTYPES[step.dtype].name}"
+            hint = "Check its weights, or choose a wider out_dtype; --allow-nonfinite goes on all the same."
+            raise MergeError(f"{step.name}: {what}. {hint}")
 
     def _shaped(self, step: Step, method: Method, stack: Any) -> Any:
         if method.locality == "row":
@@ -198,7 +243,10 @@ class Tiler:
 
     def measure(self, measure: Measure, step: Step, start: int, stop: int, rng: Rng | None) -> None:
         """Let a measure see elements [start, stop) of the step's stack."""
+        self._begin(step)
         for low, high in self.spans(step, start, stop, self.device.batch):
+            if self.stop is not None and self.stop.is_set():
+                raise Stopped
             with tile_scope():
                 batch = self._batch(step, low, high, keep=True)
                 if self._measured_in_one_call(measure, step, batch, low, rng):
@@ -222,6 +270,7 @@ class Tiler:
 
     def observe(self, step: Step, start: int, stop: int) -> Iterator[Any]:
         """Yield the stack of every tile of [start, stop); it is valid until the next is asked for."""
+        self._begin(step)
         for low, high in self.spans(step, start, stop, self.device.tile):
             with tile_scope():
                 yield self._stack(step, method_of(step), self._batch(step, low, high), 0, high - low)[0]
@@ -243,24 +292,29 @@ class Tiler:
 
     def _make_inner(self, step: Step, start: int, stop: int, out: Raw) -> None:
         """Make part of another stage's tensor, widened to what its method must see at once."""
+        locality = method_of(step).locality if step.action == "merge" else "element"
+        if locality not in {"row", "matrix"}:
+            self._make(step, start, stop, out)
+            return
         size = DTYPES[step.dtype].size
         grain = self._grain(step, self.device.tile)
         low, high = start // grain * grain, min(-(-stop // grain) * grain, step.size)
-        if (low, high) == (start, stop) or step.action == "copy" or method_of(step).locality in {"element", "span", "measured"}:
-            self.make(step, start, stop, out)
-            return
-        whole: Raw = np.empty((high - low) * size, np.uint8)
-        self.make(step, low, high, whole)
+        whole = self._whole.get(step)
+        if whole is None:
+            whole = np.empty((high - low) * size, np.uint8)
+            self._make(step, low, high, whole)
+            if locality == "matrix":
+                self._whole[step] = whole
         out[:] = whole[(start - low) * size : (stop - low) * size]
 
     def _copy(self, step: Step, start: int, stop: int, out: Raw) -> None:
-        with tile_scope():
-            out[:] = self._read(step.sources[0], start, stop)
-            for other in step.sources[1:]:
+        self._read_into(step.sources[0], start, stop, out)
+        for other in step.sources[1:]:
+            with tile_scope():
                 if not np.array_equal(self._read(other, start, stop), out):
                     self.differing.add(step.name)
-            if DTYPES[step.dtype].is_float and len(out) and not self.allow_nonfinite:
-                self._check_finite(step, out)
+        if DTYPES[step.dtype].is_float and len(out) and not self.allow_nonfinite:
+            self._check_finite(step, out)
 
     def _check_finite(self, step: Step, raw: Raw) -> None:
         size = DTYPES[step.dtype].size
@@ -269,9 +323,7 @@ class Tiler:
                 part = raw[begin : begin + self.device.tile * size]
                 batch = Batch([part], [step.dtype], has_base=False)
                 if not self.device.stack(batch, 0, len(part) // size, wide=is_wide(step))[2][0]:
-                    owner = self.plan.models[step.sources[0].model].reference
-                    hint = "Mend or replace that input; --allow-nonfinite goes on all the same."
-                    raise MergeError(f"{step.sources[0].name} of {owner} has NaN or infinity. {hint}")
+                    raise self._bad_input(step.sources[0])
 
 
 def applied(step: Step, prepared: Prepared, stack: Any, start: int, shaped: Callable[[Any], Any]) -> Any:
@@ -291,11 +343,3 @@ def applied(step: Step, prepared: Prepared, stack: Any, start: int, shaped: Call
 def _rows(step: Step) -> int:
     """Rows of the tensor as methods with row locality see it: a vector is one row."""
     return step.shape[0] if len(step.shape) > 1 else 1
-
-
-def sample_spans(size: int, wanted: int, segment: int = 1024) -> Sequence[tuple[int, int]]:
-    """Spread about `wanted` elements evenly over a tensor, as short runs."""
-    count = max(1, wanted // segment)
-    if size <= count * segment:
-        return [(0, size)]
-    return [(i * (size - segment) // max(1, count - 1), i * (size - segment) // max(1, count - 1) + segment) for i in range(count)]

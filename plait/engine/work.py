@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from plait.engine.device import Device
 from plait.engine.hashes import CHUNK, Registry, Streams
 from plait.engine.journal import Journal
 from plait.engine.prepare import Group, group_measure, groups_of, needs_preparing, prepare, prepare_all, sample
-from plait.engine.tiles import Kept, Prepared, Tiler, method_of
+from plait.engine.threads import run_on_threads
+from plait.engine.tiles import Kept, Prepared, Tiler, blamed, method_of
 from plait.methods.measures import SAMPLE, Measure
 from plait.planning.types import Placed, Plan, Step
 
-__all__ = ["Progress", "Task", "Work", "tasks_of"]
+__all__ = ["Progress", "Task", "Work", "digest_of_unit", "range_of", "tasks_of", "units_of"]
 
+_AT_ONCE = 1 << 22  # bytes
 Progress = Callable[[str, int, int], None]
 """Called with (tensor, bytes read, bytes written) after each batch, from any thread."""
 
@@ -41,6 +43,13 @@ def units_of(step: Step) -> int:
     if step.action == "merge" and method_of(step).locality in {"row", "matrix"}:
         return 1
     return max(1, -(-step.size // CHUNK))
+
+
+def range_of(step: Step, unit: int) -> tuple[int, int]:
+    """The elements [begin, end) of one of the step's units."""
+    if units_of(step) == 1:
+        return 0, step.size
+    return unit * CHUNK, min((unit + 1) * CHUNK, step.size)
 
 
 def tasks_of(placed: Sequence[Placed]) -> list[Task]:
@@ -76,18 +85,17 @@ class Work:
     shared: dict[Group, Any] = field(default_factory=dict)
     differing: set[str] = field(default_factory=set)
     digests: dict[tuple[int, int], str] = field(default_factory=dict)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """(placed index, unit) -> hex digest of its bytes in the output."""
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         """Make every output byte. Raises the first error of any thread, after all have stopped."""
         self._measure_groups()
-        tasks = tasks_of(self.plan.placed)
-        self._on_threads(tasks, lambda: _Worker(self).run)
+        run_on_threads(tasks_of(self.plan.placed), lambda: _Worker(self).run, self.threads, self.stop)
 
     def _measure_groups(self) -> None:
         """Gather what is measured over the whole model, before anything is written."""
-        groups = groups_of((*self.plan.stage_steps, *self.plan.steps))
+        groups = groups_of(self.plan)
         for group, steps in groups.items():
             measure = group_measure(group, steps)
             if measure.needed():
@@ -106,9 +114,7 @@ class Work:
             measure.prime(np.concatenate(parts, axis=1))
 
     def _one_pass(self, measure: Measure, steps: Sequence[Step]) -> None:
-        spans = [
-            (step, low, min(low + CHUNK, step.size)) for step in steps for low in range(0, step.size, CHUNK)
-        ]
+        spans = [(step, low, min(low + CHUNK, step.size)) for step in steps for low in range(0, step.size, CHUNK)]
 
         def start() -> Callable[[tuple[Step, int, int]], None]:
             worker, fork = _Worker(self), measure.fork()
@@ -116,48 +122,30 @@ class Work:
 
             def see(span: tuple[Step, int, int]) -> None:
                 step, low, high = span
-                worker.inner(step).measure(fork, step, low, high, None)
+                with blamed(step):
+                    worker.inner(step).measure(fork, step, low, high, None)
                 self.progress(step.name, (high - low) * sum(DTYPES[s.dtype].size for s in step.inputs), 0)
 
             return see
 
         forks: list[Any] = []
-        self._on_threads(spans, start)
+        run_on_threads(spans, start, self.threads, self.stop)
         for fork in forks:
             measure.join(fork)
 
-    def _on_threads(self, items: Iterable[Any], start: Callable[[], Callable[[Any], None]]) -> None:
-        """Run items on the threads, in order of the list; the first error stops all and is raised."""
-        queue = iter(list(items))
-        errors: list[BaseException] = []
 
-        def loop() -> None:
-            try:
-                act = start()
-                while not self._stop.is_set():
-                    with self._lock:
-                        item = next(queue, None)
-                    if item is None:
-                        return
-                    act(item)
-            except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
-                errors.append(error)
-                self._stop.set()
-
-        threads = [threading.Thread(target=loop, name=f"plait-{i}", daemon=True) for i in range(self.threads)]
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.2)
-        except BaseException:
-            self._stop.set()
-            for thread in threads:
-                thread.join()
-            raise
-        if errors:
-            raise errors[0]
+def digest_of_unit(work: Work, reader: FileReader, place: Placed, unit: int) -> str:
+    """Digest what the output file holds where the unit belongs."""
+    begin, end = range_of(place.step, unit)
+    size = DTYPES[place.step.dtype].size
+    file = str(work.folder / work.plan.files[place.file].name)
+    state = xxhash.xxh3_128()
+    buffer = np.empty(min(_AT_ONCE, (end - begin) * size), np.uint8)
+    for start in range(begin * size, end * size, _AT_ONCE):
+        part = buffer[: min(_AT_ONCE, end * size - start)]
+        reader.read_into(file, place.offset + start, part)
+        state.update(part.data)
+    return state.hexdigest()
 
 
 class _Worker:
@@ -173,7 +161,14 @@ class _Worker:
     def _tiler(self, streams: Streams | None) -> Tiler:
         work = self.work
         return Tiler(
-            work.plan, work.reader, work.device, work.prepared, streams, work.allow_nonfinite, work.differing, self.kept
+            work.plan,
+            work.reader,
+            work.device,
+            work.prepared,
+            streams,
+            work.allow_nonfinite,
+            kept=self.kept,
+            stop=work.stop,
         )
 
     def inner(self, step: Step) -> Tiler:
@@ -184,7 +179,8 @@ class _Worker:
         return self.measuring
 
     def _prepare(self, step: Step) -> Prepared:
-        return prepare(step, self.measuring, self.work.plan.seed, self.work.shared)
+        with blamed(step):
+            return prepare(step, self.measuring, self.work.plan.seed, self.work.shared)
 
     def run(self, task: Task) -> None:
         """Make the task's units, save those that an earlier run has left intact."""
@@ -199,29 +195,16 @@ class _Worker:
             if len(task.units) == units_of(place.step):
                 self.work.prepared.pop(place.step, None)
 
-    def _range(self, place: Placed, unit: int) -> tuple[int, int]:
-        if units_of(place.step) == 1:
-            return 0, place.step.size
-        return unit * CHUNK, min((unit + 1) * CHUNK, place.step.size)
-
     def _intact(self, index: int, place: Placed, unit: int) -> bool:
         """Whether the file still holds what the journal says was written."""
-        wanted = self.work.journal.done.get((index, unit))
-        if wanted is None:
+        work = self.work
+        wanted = work.journal.done.get((index, unit))
+        if wanted is None or digest_of_unit(work, work.reader, place, unit) != wanted:
             return False
-        begin, end = self._range(place, unit)
-        size = DTYPES[place.step.dtype].size
-        state = xxhash.xxh3_128()
-        file = str(self.work.folder / self.work.plan.files[place.file].name)
-        buffer = np.empty(min(1 << 22, max(1, (end - begin) * size)), np.uint8)
-        for start in range(begin * size, end * size, len(buffer)):
-            part = buffer[: min(len(buffer), end * size - start)]
-            self.work.reader.read_into(file, place.offset + start, part)
-            state.update(part)
-        if state.hexdigest() != wanted:
-            return False
-        self.work.digests[(index, unit)] = wanted
-        self.work.progress(place.step.name, self._bytes_read(place.step, end - begin), (end - begin) * size)
+        work.digests[index, unit] = wanted
+        begin, end = range_of(place.step, unit)
+        count = end - begin
+        work.progress(place.step.name, self._bytes_read(place.step, count), count * DTYPES[place.step.dtype].size)
         return True
 
     def _bytes_read(self, step: Step, count: int) -> int:
@@ -230,7 +213,7 @@ class _Worker:
     def _make(self, index: int, place: Placed, unit: int) -> None:
         step, work = place.step, self.work
         size = DTYPES[step.dtype].size
-        begin, end = self._range(place, unit)
+        begin, end = range_of(step, unit)
         file = str(work.folder / work.plan.files[place.file].name)
         state = xxhash.xxh3_128()
         out = np.empty(0, np.uint8)
@@ -239,9 +222,11 @@ class _Worker:
                 out = np.empty((high - low) * size, np.uint8)
             part = out[: (high - low) * size]
             self.making.make(step, low, high, part)
-            state.update(part)
+            state.update(part.data)
             work.writer.write_at(file, place.offset + low * size, part)
             work.progress(step.name, self._bytes_read(step, high - low), len(part))
         digest = state.hexdigest()
-        work.digests[(index, unit)] = digest
-        work.journal.record(index, unit, digest, self.streams.take_finished())
+        work.digests[index, unit] = digest
+        differing, self.making.differing = sorted(self.making.differing), set()
+        work.differing.update(differing)
+        work.journal.record(index, unit, digest, self.streams.take_finished(), differing)
