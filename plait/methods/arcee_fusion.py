@@ -12,7 +12,10 @@ __all__ = ["arcee_fusion"]
 
 @method(
     paper="https://github.com/arcee-ai/mergekit/blob/main/docs/merge_methods.md",
-    locality="matrix", base="first", min_models=2, max_models=2,
+    locality="matrix",
+    base="first",
+    min_models=2,
+    max_models=2,
 )
 def arcee_fusion(weights: Weights) -> Array:
     """Take the model's entries where importance |δ|·KL ≥ median + 1.5·IQR, the base's elsewhere. `[2, *shape] -> [*shape]`.
@@ -21,6 +24,8 @@ def arcee_fusion(weights: Weights) -> Array:
     exact (linear interpolation) over the whole tensor, so the same tensor always gives the same answer.
     """
     host = weights if isinstance(weights, np.ndarray) else weights.detach().cpu().numpy()
+    if host.size == 0:
+        return weights[1]
     pair = host.reshape(2, -1, host.shape[-1] if host.ndim > 1 else 1).astype(np.float64)
     base, model = pair
     log_base, log_model = (row - _logsumexp(row) for row in (base, model))

@@ -59,4 +59,3 @@ def dare_ties(
     del int8_mask
     kept = rescaled(ops.drop(deltas, density, rng), kept_norm, density, rescale)
     return scale * agree(kept, weight, normalize=normalize)
-

@@ -32,7 +32,7 @@ def karcher(gram: WeightsGram, *, max_iter: Iterations = 10, tol: Tolerance = 1e
     for _ in range(int(max_iter)):
         step = _tangent(mean, cosines, tol)
         length = _norm(step, cosines)
-        if length < tol:
+        if length < tol or length == 0:
             break
         mean = _unit(np.cos(length) * mean + np.sin(length) * step / length, cosines)
     coefficients = np.zeros(len(norms))
@@ -55,7 +55,7 @@ def _tangent(mean: Array, cosines: Array, tol: float) -> Array:
     step = np.zeros(len(mean))
     for i, cosine in enumerate(np.clip(cosines @ mean, -1, 1)):
         angle = np.arccos(cosine)
-        if tol <= angle < np.pi:
+        if angle >= tol and 0 < angle < np.pi:
             step[i] += angle / np.sin(angle)
             step -= angle / np.sin(angle) * cosine * mean
     return step / len(mean)

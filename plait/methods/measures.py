@@ -15,8 +15,8 @@ import numpy as np
 
 from plait import ops
 from plait.methods.vocabulary import Array, Measured
-from plait.ops.pipeline import Grid, gram_of_grid, norms_of_grid, selection_of, window_of_grid
 from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, magnitude_bits, window_count
+from plait.ops.pipeline import Grid, gram_of_grid, norms_of_grid, selection_of, window_of_grid
 
 __all__ = ["Gram", "KeptNorm", "MagnitudeThreshold", "Measure", "Threshold", "kept_norm"]
 
@@ -24,6 +24,7 @@ SAMPLE = 1 << 16
 """Entries a model that `prime` is shown, to guess where the threshold lies."""
 _SMALL = 1 << 16
 _NARROW, _WIDE = 1 << 12, 1 << 20  # bit patterns that a window may span
+_COUNTERS = 1 << 22  # for all models together, more or less
 _SIGMAS = 8.0  # how far, in standard errors of the sample's quantile, a window reaches to each side
 
 
@@ -130,15 +131,16 @@ class MagnitudeThreshold:
         self.open = [i for i, d in enumerate(density.tolist()) if 0 < d < 1 and size > 0]
         self.found = np.where(density <= 0, np.inf, 0.0)
         self.stage = "all" if size <= _SMALL else "window"
+        self.wide = False
         self.width = _WIDE
+        self.start_bits: dict[int, int] = dict.fromkeys(self.open, 0)
         self._reset()
 
     def _reset(self) -> None:
         self.kept: dict[int, list[Any]] = {i: [] for i in self.open}
         self.above = dict.fromkeys(self.open, 0)
-        self.counts: dict[int, Any] = {}
-        self.table: np.ndarray[Any, Any] | None = None
-        self.start_bits: dict[int, int] = getattr(self, "start_bits", {})
+        self.counts: Any = None
+        """`[k, width]`, where the stack lives."""
 
     def needed(self) -> bool:
         """Whether some density lies strictly between 0 and 1."""
@@ -150,6 +152,9 @@ class MagnitudeThreshold:
 
     def prime(self, sample: Array) -> None:
         """Lay each window over the sample's quantile and its error to both sides."""
+        if _itemsize(sample) == 8:
+            self.stage = "all"
+            return
         spans = {}
         for i in self.open:
             bits = _host(magnitude_bits(sample[i])).reshape(-1)
@@ -159,7 +164,8 @@ class MagnitudeThreshold:
             around = np.partition(bits, sorted({low, high}))
             spans[i] = int(around[low]), int(around[high])
         width = max((high - low for low, high in spans.values()), default=0) + 2
-        self.width = min(_WIDE, max(_NARROW, width))
+        most = min(_WIDE, max(_NARROW, _COUNTERS // max(1, len(self.rank))))
+        self.width = min(most, max(_NARROW, width))
         for i, (low, high) in spans.items():
             self.start_bits[i] = max(0, (low + high) // 2 - self.width // 2)
 
@@ -173,51 +179,55 @@ class MagnitudeThreshold:
     def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
         """Count one tile's magnitudes."""
         flat = stack.reshape(stack.shape[0], -1)
-        if _itemsize(flat) == 8 and self.stage != "all":
-            self.stage = "all"
-            self._reset()
-        for i in self.open:
-            if self.stage == "all":
+        if self.stage == "all":
+            for i in self.open:
                 self.kept[i].append(np.abs(_host(flat[i])))
-                continue
-            if i not in self.counts:
-                self.counts[i] = _zeros({"window": self.width, "high": HIGH, "low": LOW}[self.stage], flat)
+            return
+        if _itemsize(flat) == 8:
+            self.wide = True  # histograms are of float32's bits: this pass is lost, and the next keeps everything
+            return
+        counts = self._counters(flat)
+        for i in self.open:
             if self.stage == "window":
-                self.above[i] += window_count(flat[i], self.start_bits[i], self.counts[i])
+                self.above[i] += window_count(flat[i], self.start_bits[i], counts[i])
             elif self.stage == "high":
-                histogram_high(flat[i], self.counts[i])
+                histogram_high(flat[i], counts[i])
             else:
-                histogram_low(flat[i], self.start_bits[i] >> 16, self.counts[i])
+                histogram_low(flat[i], self.start_bits[i] >> 16, counts[i])
+
+    def _counters(self, like: Any) -> Any:
+        """Return this pass's counters, made where the stack lives."""
+        if self.counts is None:
+            shape = len(self.rank), {"window": self.width, "high": HIGH, "low": LOW}[self.stage]
+            self.counts = np.zeros(shape, np.int64) if isinstance(like, np.ndarray) else like.new_zeros(shape).long()
+        return self.counts
 
     def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:  # noqa: ARG002
         """Count a batch's magnitudes, where a window is being looked at."""
         if self.stage != "window":
             return None
-        models = len(grid) - has_base
-        low_bits = np.array([self.start_bits[i] if i in self.open else -1 for i in range(models)], np.int64)
-        if self.table is None:
-            self.table = np.zeros((models, self.width), np.int64)
-            self.counts = {i: self.table[i] for i in self.open}
-        above = np.zeros(models, np.int64)
-        finite = window_of_grid(grid, code, low_bits, self.table, above, has_base=has_base)
+        low_bits = np.array([self.start_bits[i] if i in self.open else -1 for i in range(len(self.rank))], np.int64)
+        above = np.zeros(len(self.rank), np.int64)
+        finite = window_of_grid(grid, code, low_bits, self._counters(grid), above, has_base=has_base)
         for i in self.open:
             self.above[i] += int(above[i])
         return finite
 
     def join(self, other: MagnitudeThreshold) -> None:
         """Add a fork's counts."""
-        if other.stage != self.stage:
-            self.stage = other.stage
-            self._reset()
+        self.wide = self.wide or other.wide
         for i in self.open:
             self.kept[i] += other.kept[i]
             self.above[i] += other.above[i]
-            if i in other.counts:
-                self.counts[i] = self.counts[i] + other.counts[i] if i in self.counts else other.counts[i]
+        if other.counts is not None:
+            self.counts = other.counts if self.counts is None else self.counts + other.counts
 
     def finish_pass(self) -> bool:
         """Settle the models whose threshold is known now; true when some are not."""
-        if self.stage == "all":
+        if self.wide:
+            self.stage, self.wide = "all", False
+            self._reset()
+        elif self.stage == "all":
             for i in self.open:
                 magnitudes = np.concatenate(self.kept[i])
                 self.found[i] = np.partition(magnitudes, len(magnitudes) - self.rank[i])[-self.rank[i]]
@@ -272,11 +282,6 @@ def _position(counts: np.ndarray[Any, Any], rank: int) -> int | None:
     return row * run + within - (len(padded) - len(counts))
 
 
-def _zeros(width: int, like: Any) -> Any:
-    """Counters where the stack lives."""
-    return np.zeros(width, np.int64) if isinstance(like, np.ndarray) else like.new_zeros(width).long()
-
-
 def _itemsize(array: Any) -> int:
     return int(array.dtype.itemsize)
 
@@ -314,7 +319,7 @@ class KeptNorm:
 
     def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
         """Add a batch's magnitudes, where what is kept is trimmed or dropped."""
-        selection = selection_of(lambda stack: self.keep(stack, rng), self.k)
+        selection = selection_of(lambda stack: self.keep(stack, rng), self.k, start)
         if selection is None:
             return None
         before, after, finite = norms_of_grid(selection, grid, code, start, has_base=has_base)

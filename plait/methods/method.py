@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from plait.errors import PlaitError, did_you_mean
 from plait.methods.vocabulary import Measured, Parameter, Random, Sees
 
-__all__ = ["Locality", "Method", "MethodError", "find_method", "method", "method_names", "post_step"]
+__all__ = ["Locality", "Method", "MethodError", "find_method", "method", "method_names", "post_step", "replacing"]
 
 Locality = Literal["element", "row", "span", "measured", "matrix"]
 BaseRole = Literal["required", "optional", "first"]
 
 _METHODS: dict[str, Method] = {}
 _POST_STEPS: dict[str, Method] = {}
+_WORDS = "The words are in plait.methods, or Annotated[float, Parameter(float, 'What it is.')]."
 
 
 class MethodError(PlaitError):
@@ -74,6 +76,8 @@ class Method:
 
         def enter(run: Callable[..., Any]) -> Callable[..., Any]:
             other = _declare(run, locality, self.paper, self.base, self.min_models, self.max_models, name=self.name)
+            if unknown := values.keys() - self.parameters.keys():
+                raise MethodError(f"{self.name} has no parameter {min(unknown)!r} to have a variant for.")
             self.variants.append((values, other))
             return run
 
@@ -96,8 +100,10 @@ def method(
 
     def enter(run: Callable[..., Any]) -> Method:
         declared = _declare(run, locality, paper, base, min_models, max_models)
+        if not paper:
+            raise MethodError(f"{declared.name} has no paper; give the address of its source.")
         if _METHODS.setdefault(declared.name, declared).run is not run:
-            raise MethodError(f"Two methods are called {declared.name!r}.")
+            raise MethodError(f"There is a method {declared.name!r} already. Choose another name.")
         return declared
 
     return enter
@@ -107,7 +113,7 @@ def post_step(run: Callable[..., Any]) -> Method:
     """Enter a function as a step that wraps any method: it takes the merged delta (or weight) and returns another."""
     declared = _declare(run, "element", "", None, 1, None)
     if _POST_STEPS.setdefault(declared.name, declared).run is not run:
-        raise MethodError(f"Two post-steps are called {declared.name!r}.")
+        raise MethodError(f"There is a post-step {declared.name!r} already. Choose another name.")
     return declared
 
 
@@ -126,6 +132,28 @@ def method_names(*, post: bool = False) -> tuple[str, ...]:
     return tuple(sorted(_POST_STEPS if post else _METHODS))
 
 
+@contextmanager
+def replacing(old: set[tuple[str, bool]]) -> Iterator[set[tuple[str, bool]]]:
+    """Withdraw `old`, and note into the yielded set what is entered meanwhile, as (name, whether it is a post-step).
+
+    When an exception leaves the block everything is as it was before.
+    """
+    registries = (_METHODS, _POST_STEPS)
+    before = tuple(dict(registry) for registry in registries)
+    for name, post in old:
+        registries[post].pop(name, None)
+    kept = tuple(set(registry) for registry in registries)
+    new: set[tuple[str, bool]] = set()
+    try:
+        yield new
+    except BaseException:
+        for registry, former in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(former)
+        raise
+    new.update((name, post) for post in (False, True) for name in registries[post].keys() - kept[post])
+
+
 def _declare(
     run: Callable[..., Any],
     locality: Locality,
@@ -136,31 +164,29 @@ def _declare(
     *,
     name: str | None = None,
 ) -> Method:
-    hints = get_type_hints(run, include_extras=True)
-    signature = inspect.signature(run)
-    first, *rest = signature.parameters.values()
-    sees = next((word for word in _words(hints[first.name]) if isinstance(word, Sees)), None)
-    if sees is None:
-        raise MethodError(f"{run.__name__}: the first argument must be Weights, Deltas, WeightsGram or DeltasGram.")
+    name = name or run.__name__
+    _check_terms(name, run, locality, base, min_models, max_models)
+    sees, arguments = _signature(run, name)
     if sees.gram != (locality == "span"):
-        raise MethodError(f"{run.__name__}: locality 'span' and a Gram argument go together.")
+        raise MethodError(f"{name}: locality 'span' and a Gram argument go together.")
     parameters, defaults, measured, random = {}, {}, {}, None
-    for argument in rest:
-        words = _words(hints[argument.name])
-        declared = next((word for word in words if isinstance(word, (Parameter, Measured))), None)
+    for argument, hint in arguments:
+        declared = next((word for word in _words(hint) if isinstance(word, (Parameter, Measured))), None)
         if isinstance(declared, Parameter):
             parameters[argument.name] = declared
             if argument.default is not inspect.Parameter.empty:
-                defaults[argument.name] = argument.default
+                defaults[argument.name] = _default(name, argument, declared)
         elif isinstance(declared, Measured):
             measured[argument.name] = declared
-        elif hints[argument.name] == Random:
+        elif hint == Random:
             random = argument.name
         else:
-            raise MethodError(f"{run.__name__}: argument {argument.name!r} is not annotated with a declared word.")
+            raise MethodError(f"{name}: argument {argument.name!r} is not annotated with a declared word. {_WORDS}")
+    if sees.gram and (measured or random):
+        raise MethodError(f"{name}: a span method sees the Gram matrix and parameters, nothing measured or random.")
     role: BaseRole = base or ("required" if sees.space == "deltas" else "optional")
     return Method(
-        name or run.__name__,
+        name,
         run,
         locality,
         sees,
@@ -173,6 +199,42 @@ def _declare(
         min_models,
         max_models,
     )
+
+
+def _check_terms(
+    name: str, run: Callable[..., Any], locality: str, base: str | None, min_models: int, max_models: int | None
+) -> None:
+    if locality not in get_args(Locality):
+        raise MethodError(f"{name}: locality is one of {', '.join(get_args(Locality))}, not {locality!r}.")
+    if base is not None and base not in get_args(BaseRole):
+        raise MethodError(f"{name}: base is one of {', '.join(get_args(BaseRole))}, not {base!r}.")
+    if not 1 <= min_models <= (max_models or min_models):
+        raise MethodError(f"{name}: it takes {min_models} to {max_models} models; expected 1 or more, the least first.")
+    if not inspect.getdoc(run):
+        raise MethodError(f"{name} has no docstring; its first line is shown as its summary.")
+
+
+def _signature(run: Callable[..., Any], name: str) -> tuple[Sees, list[tuple[inspect.Parameter, Any]]]:
+    """Return what the first argument sees, and every other argument with its annotation."""
+    try:
+        hints = get_type_hints(run, include_extras=True)
+    except NameError as error:
+        raise MethodError(f"{name}: an annotation cannot be read: {error}. {_WORDS}") from None
+    arguments = list(inspect.signature(run).parameters.values())
+    first = hints.get(arguments[0].name) if arguments else None
+    sees = next((word for word in _words(first) if isinstance(word, Sees)), None)
+    if sees is None:
+        raise MethodError(f"{name}: the first argument must be Weights, Deltas, WeightsGram or DeltasGram.")
+    if any(argument.kind in {argument.VAR_POSITIONAL, argument.VAR_KEYWORD} for argument in arguments):
+        raise MethodError(f"{name}: every parameter must be named; * and ** arguments cannot be declared.")
+    return sees, [(argument, hints.get(argument.name)) for argument in arguments[1:]]
+
+
+def _default(name: str, argument: inspect.Parameter, declared: Parameter) -> Any:
+    wrong = declared.fault(argument.default)
+    if wrong:
+        raise MethodError(f"{name}: the default of {argument.name!r} is {argument.default!r}; {wrong}.")
+    return argument.default
 
 
 def _words(hint: Any) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
+from plait import ops
 from plait.methods.method import method
 from plait.methods.vocabulary import Array, Coefficients, Deltas, DeltasGram, Flag
 
@@ -31,7 +32,7 @@ def filter_wise_model_stock(deltas: Deltas, *, filter_wise: Flag = True) -> Arra
     wide = rows.astype(np.float64)
     grams = np.einsum("irc,jrc->rij", wide, wide)
     ratio = (_ratio(grams) / len(rows)).astype(rows.dtype)
-    total = deltas.sum(0)
+    total = ops.weighted_sum(deltas, np.ones(len(rows)))
     return total * (ratio[:, None] if isinstance(deltas, np.ndarray) else deltas.new_tensor(ratio)[:, None])
 
 

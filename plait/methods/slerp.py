@@ -16,9 +16,7 @@ _NEARLY_COLLINEAR = 0.9995
 Position = Annotated[float, Parameter(float, "Where between the two: 0 is the base, 1 the other model.")]
 
 
-@method(
-    paper="https://doi.org/10.1145/325165.325242", locality="span", base="first", min_models=2, max_models=2
-)
+@method(paper="https://doi.org/10.1145/325165.325242", locality="span", base="first", min_models=2, max_models=2)
 def slerp(gram: WeightsGram, *, t: Position) -> Coefficients:
     """Interpolate along the arc from the base to the model: (sin((1−t)Ω)θ₀ + sin(tΩ)θ₁) / sin Ω, per tensor.
 

@@ -10,8 +10,10 @@ model in recipe order; per-model numbers arrive as `[k, 1, ..., 1]`, ready to mu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -71,26 +73,30 @@ class Parameter:
     """What false and true mean, for a choice that recipes may also write as a switch."""
 
     def read(self, value: Any) -> Any:
-        """Return a recipe's scalar as the method takes it; `fault` must have passed it."""
+        """Return a recipe's scalar as the method takes it; `fault` must have passed it.
+
+        >>> Parameter(float, "").read("0.5")
+        0.5
+        """
         if self.switch and isinstance(value, bool):
             return self.switch[value]
-        return self.kind(value)
+        return self.kind(value if self.kind in {bool, str} else _number(value))
 
     def fault(self, value: object) -> str:
-        """Say what is wrong with one scalar value, or return ""."""
+        """Say what is wrong with one scalar value, or return "". Numbers may be quoted."""
         if self.switch and isinstance(value, bool):
             return ""
         if self.kind is bool:
             return "" if isinstance(value, bool) else "expected true or false"
         if self.kind is str:
             return "" if value in self.choices else f"expected one of {', '.join(self.choices)}"
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return "expected a number"
-        if self.kind is int and value != int(value):
-            return "expected a whole number"
-        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+        number = _number(value)
+        if number is None:
             return f"expected {self.range_text()}"
-        return ""
+        below = self.low is not None and number < self.low
+        above = self.high is not None and number > self.high
+        whole = self.kind is not int or number.is_integer()
+        return f"expected {self.range_text()}" if below or above or not whole else ""
 
     def range_text(self) -> str:
         """The values that it takes, in words.
@@ -108,6 +114,17 @@ class Parameter:
         if self.low is not None:
             return f"{noun}, {self.low:g} or more"
         return noun if self.high is None else f"{noun}, {self.high:g} or less"
+
+
+def _number(value: object) -> float | None:
+    """Return a finite number, quoted or not; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (Real, str)) or (isinstance(value, str) and "_" in value):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 @dataclass(frozen=True, slots=True)
