@@ -87,7 +87,7 @@ class Gram:
 
     def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
         """Add the tile's blocks."""
-        self.blocks.append(_host(ops.gram_blocks(stack, start)))
+        self.blocks.append(_host(ops.gram_blocks(stack, start)).copy())  # it lies in the tile's memory
 
     def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:  # noqa: ARG002
         """Add a batch's blocks."""
@@ -314,8 +314,8 @@ class KeptNorm:
 
     def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
         """Add one tile's magnitudes, before and after."""
-        self.before.append(_host(ops.abs_sum_blocks(stack)))
-        self.after.append(_host(ops.abs_sum_blocks(self.keep(stack, rng))))
+        self.before.append(_host(ops.abs_sum_blocks(stack)).copy())  # they lie in the tile's memory
+        self.after.append(_host(ops.abs_sum_blocks(self.keep(stack, rng))).copy())
 
     def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
         """Add a batch's magnitudes, where what is kept is trimmed or dropped."""
