@@ -1,8 +1,7 @@
 """plait merges neural-network checkpoints in weight space.
 
-    plan = plait.plan("recipe.yml")             # everything that will happen, from headers alone
-    result = plait.merge("recipe.yml", "out")   # the merge; nothing that the plan did not show
-    weights = plait.merge_tensors([a, b], "linear", weight=[0.5, 0.5])   # in memory, on arrays or torch tensors
+`plait.plan("recipe.yml")` says everything that will happen, from headers alone; `plait.merge("recipe.yml", "out")` does
+it; `plait.merge_tensors([a, b], "linear", weight=[0.5, 0.5])` merges arrays or torch tensors in memory.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ __all__ = [
     "MergeError",
     "MergeResult",
     "OutputError",
-    "Plan",
     "PlaitError",
+    "Plan",
     "RecipeError",
     "StoredTensor",
     "__version__",

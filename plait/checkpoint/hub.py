@@ -10,7 +10,7 @@ from plait.errors import CheckpointError
 __all__ = ["fetch", "is_hub_id"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-_SIDE = ["*.json", "*.txt", "*.model", "*.model.v*", "*.jinja", "*.tiktoken", "*.spm", "*.py"]
+_SIDE = ["README.md", "*.json", "*.txt", "*.model", "*.model.v*", "*.jinja", "*.tiktoken", "*.spm", "*.py"]
 _SAFE = ["*.safetensors", *_SIDE]
 _TORCH = ["pytorch_model*.bin", "adapter_model.bin", *_SIDE]
 _IGNORE = ["*/*.safetensors", "*/*.bin", "consolidated*.safetensors", "onnx/*", "openvino/*", "*/*.py"]

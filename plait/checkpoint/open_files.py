@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-__all__ = ["OpenFile", "OpenFiles", "plain_io"]
+__all__ = ["LIMIT", "OpenFile", "OpenFiles", "plain_io"]
 
 LIMIT = 256  # the soft limit of open files is 256 on macOS and 1024 on Linux; shards may be 800 a checkpoint
 

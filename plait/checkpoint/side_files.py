@@ -6,7 +6,7 @@ from pathlib import Path
 
 from plait.checkpoint.types import Checkpoint
 
-__all__ = ["custom_code", "side_files"]
+__all__ = ["MODEL", "custom_code", "side_files"]
 
 TOKENIZER = (
     "tokenizer.json",

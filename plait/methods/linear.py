@@ -6,6 +6,8 @@ from plait import ops
 from plait.methods.method import method
 from plait.methods.vocabulary import Array, Normalize, Weight, Weights
 
+__all__ = ["linear"]
+
 
 @method(paper="https://arxiv.org/abs/2203.05482", locality="element")
 def linear(weights: Weights, *, weight: Weight, normalize: Normalize = True) -> Array:

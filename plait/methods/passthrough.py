@@ -8,6 +8,8 @@ from plait import ops
 from plait.methods.method import method
 from plait.methods.vocabulary import Array, Parameter, Weights
 
+__all__ = ["passthrough"]
+
 Factor = Annotated[Array, Parameter(float, "Factor on the weights; 1 copies the bytes.", per_model=True)]
 
 

@@ -6,6 +6,8 @@ from plait import ops
 from plait.methods.method import method
 from plait.methods.vocabulary import Array, Deltas, Int8Mask, Normalize, Scale, Weight
 
+__all__ = ["task_arithmetic"]
+
 
 @method(paper="https://arxiv.org/abs/2212.04089", locality="element")
 def task_arithmetic(

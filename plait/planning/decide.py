@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -190,24 +190,11 @@ class Decisions:
         first = base or sources[0]
         out = self._out_dtype(first)
         post = self._post(target)
-        if method.name == "passthrough" and values["scale"] == (1.0,) and out == first.dtype:
-            reason = "passthrough"
-            return Step(
-                target.name, out, first.shape, "copy", sources, reason=reason, explained=explained, stage=self._stage
-            )
-        return Step(
-            target.name,
-            out,
-            first.shape,
-            "merge",
-            sources,
-            base,
-            method.name,
-            values,
-            post,
-            explained=explained,
-            stage=self._stage,
-        )
+        copied = method.name == "passthrough" and values["scale"] == (1.0,) and out == first.dtype
+        step = Step(target.name, out, first.shape, "merge", sources, base, method.name, values, post)
+        if copied:
+            step = Step(target.name, out, first.shape, "copy", sources, reason="passthrough")
+        return replace(step, explained=explained, stage=self._stage)
 
     def _levels_of(self, target: Target, rule: TensorRule | None, given: Input | None) -> Levels:
         key = (id(rule), id(target.module), id(target.slice), id(given))

@@ -8,7 +8,17 @@ import numpy as np
 
 from plait.ops.on_cpu.jit import kernel
 
-__all__ = ["BLOCK", "LANES", "abs_sum_blocks", "gram_blocks", "histogram_high", "histogram_low", "window_count"]
+__all__ = [
+    "BLOCK",
+    "LANES",
+    "abs_sum",
+    "abs_sum_blocks",
+    "dot",
+    "gram_blocks",
+    "histogram_high",
+    "histogram_low",
+    "window_count",
+]
 
 BLOCK = 4096
 LANES = 64
@@ -28,7 +38,7 @@ def _fold(lanes: Any) -> float:
 
 
 @kernel
-def _dot(x: Any, y: Any, lanes: Any) -> float:
+def dot(x: Any, y: Any, lanes: Any) -> float:
     """Lane l adds the products of elements l, l + 64, l + 128, … in turn; four at a time, to spare the stores."""
     for lane in range(LANES):
         lanes[lane] = 0.0
@@ -46,7 +56,8 @@ def _dot(x: Any, y: Any, lanes: Any) -> float:
 
 
 @kernel
-def _abs_sum(x: Any, lanes: Any) -> float:
+def abs_sum(x: Any, lanes: Any) -> float:
+    """Sum one block's magnitudes, lane by lane as `dot`."""
     for lane in range(LANES):
         lanes[lane] = 0.0
     for low in range(0, x.size - 4 * LANES + 1, 4 * LANES):
@@ -70,7 +81,7 @@ def gram_blocks(stack: Any, lanes: Any, out: Any) -> None:
         pair = 0
         for i in range(stack.shape[0]):
             for j in range(i, stack.shape[0]):
-                out[block, pair] = _dot(stack[i, low : low + BLOCK], stack[j, low : low + BLOCK], lanes)
+                out[block, pair] = dot(stack[i, low : low + BLOCK], stack[j, low : low + BLOCK], lanes)
                 pair += 1
 
 
@@ -80,7 +91,7 @@ def abs_sum_blocks(stack: Any, lanes: Any, out: Any) -> None:
     for block in range(out.shape[0]):
         low = block * BLOCK
         for i in range(stack.shape[0]):
-            out[block, i] = _abs_sum(stack[i, low : low + BLOCK], lanes)
+            out[block, i] = abs_sum(stack[i, low : low + BLOCK], lanes)
 
 
 @kernel

@@ -13,7 +13,20 @@ import numpy as np
 
 from plait.ops.on_cpu.jit import bits_of, float_of, kernel
 
-__all__ = ["DECODERS", "ENCODERS"]
+__all__ = [
+    "DECODERS",
+    "ENCODERS",
+    "decode_bf16",
+    "decode_e4m3",
+    "decode_e5m2",
+    "decode_f16",
+    "decode_float",
+    "encode_bf16",
+    "encode_e4m3",
+    "encode_e5m2",
+    "encode_f16",
+    "encode_float",
+]
 
 u32 = np.uint32
 f32 = np.float32
@@ -38,6 +51,7 @@ def _store(value: Any, base: Any, j: int, out: Any) -> Any:
 
 @kernel
 def decode_float(raw: Any, base: Any, out: Any) -> bool:
+    """Decode F32 or F64 elements, less the base if there is one; return whether all are finite."""
     bad = u32(0)
     for j in range(out.size):
         bad = u32(bad | _store(raw[j], base, j, out))
@@ -46,6 +60,7 @@ def decode_float(raw: Any, base: Any, out: Any) -> bool:
 
 @kernel
 def decode_bf16(raw: Any, base: Any, out: Any) -> bool:
+    """Decode BF16 elements, less the base if there is one; return whether all are finite."""
     bad = u32(0)
     for j in range(out.size):
         bad = u32(bad | _store(float_of(u32(u32(raw[j]) << u32(16))), base, j, out))
@@ -76,6 +91,7 @@ def _half(code: Any) -> Any:
 
 @kernel
 def decode_f16(raw: Any, base: Any, out: Any) -> bool:
+    """Decode F16 elements, less the base if there is one; return whether all are finite."""
     bad = u32(0)
     for j in range(out.size):
         bad = u32(bad | _store(_half(u32(raw[j])), base, j, out))
@@ -84,6 +100,7 @@ def decode_f16(raw: Any, base: Any, out: Any) -> bool:
 
 @kernel
 def decode_e5m2(raw: Any, base: Any, out: Any) -> bool:
+    """Decode F8_E5M2 elements, less the base if there is one; return whether all are finite."""
     bad = u32(0)
     for j in range(out.size):  # it is the upper byte of a float16
         bad = u32(bad | _store(_half(u32(u32(raw[j]) << u32(8))), base, j, out))
@@ -92,6 +109,7 @@ def decode_e5m2(raw: Any, base: Any, out: Any) -> bool:
 
 @kernel
 def decode_e4m3(raw: Any, base: Any, out: Any) -> bool:
+    """Decode F8_E4M3 elements, less the base if there is one; return whether all are finite."""
     bad = u32(0)
     for j in range(out.size):
         code = u32(raw[j])
@@ -125,6 +143,7 @@ def _odd_bits(value: Any) -> Any:
 
 @kernel
 def encode_float(values: Any, base: Any, raw: Any) -> bool:
+    """Encode to F32 or F64, the base added first if there is one; return whether all are finite."""
     bad = u32(0)
     for j in range(raw.size):
         value = raw.dtype.type(_value(values, base, j))
@@ -135,6 +154,7 @@ def encode_float(values: Any, base: Any, raw: Any) -> bool:
 
 @kernel
 def encode_bf16(values: Any, base: Any, raw: Any) -> bool:
+    """Encode to BF16, the base added first if there is one; return whether all are finite."""
     bad = u32(0)
     for j in range(raw.size):
         bits = _odd_bits(_value(values, base, j))
@@ -149,6 +169,7 @@ def encode_bf16(values: Any, base: Any, raw: Any) -> bool:
 
 @kernel
 def encode_f16(values: Any, base: Any, raw: Any) -> bool:
+    """Encode to F16, the base added first if there is one; return whether all are finite."""
     bad = u32(0)
     rebias, half = u32(112 << 23), u32(126 << 23)  # 0.5 has the unit 2^-24, float16's least
     for j in range(raw.size):
@@ -167,6 +188,7 @@ def encode_f16(values: Any, base: Any, raw: Any) -> bool:
 
 @kernel
 def encode_e5m2(values: Any, base: Any, raw: Any) -> bool:
+    """Encode to F8_E5M2, the base added first if there is one; return whether all are finite."""
     bad = u32(0)
     rebias, magic = u32(112 << 23), u32(134 << 23)  # 128 has the unit 2^-16
     for j in range(raw.size):
@@ -185,6 +207,7 @@ def encode_e5m2(values: Any, base: Any, raw: Any) -> bool:
 
 @kernel
 def encode_e4m3(values: Any, base: Any, raw: Any) -> bool:
+    """Encode to F8_E4M3, the base added first if there is one; return whether all are finite."""
     bad = u32(0)
     rebias, magic = u32(120 << 23), u32(141 << 23)  # 16384 has the unit 2^-9
     for j in range(raw.size):

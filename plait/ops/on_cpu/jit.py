@@ -16,7 +16,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def kernel(function: F) -> F:
     """Compile at first call, once per types, without the GIL; IEEE arithmetic as written, so no fused multiply-add."""
-    return cast("F", numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy")(function))
+    options = {"nogil": True, "fastmath": False, "error_model": "numpy"}
+    try:
+        return cast("F", numba.njit(cache=True, **options)(function))
+    except RuntimeError:  # neither the installation nor the home folder can be written: compile in each process
+        return cast("F", numba.njit(**options)(function))
 
 
 def _reinterpret(pairs: dict[Any, Any]) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from plait.ops.on_cpu.blocks import BLOCK, LANES, _abs_sum, _dot
+from plait.ops.on_cpu.blocks import BLOCK, LANES, abs_sum, dot
 from plait.ops.on_cpu.codec import decode_bf16, decode_f16, decode_float, encode_bf16, encode_f16, encode_float
 from plait.ops.on_cpu.elementwise import drop
 from plait.ops.on_cpu.jit import bits_of, kernel
@@ -226,7 +226,7 @@ def gram_run(kind: int, grid: Any, has_base: bool, room: Any, out: Any) -> Any:
         pair = 0
         for i in range(models):
             for j in range(i, models):
-                out[block, pair] = _dot(stack[i, :size], stack[j, :size], lanes)
+                out[block, pair] = dot(stack[i, :size], stack[j, :size], lanes)
                 pair += 1
     return mask
 
@@ -255,7 +255,7 @@ def norms_run(
         size = min(BLOCK, grid.shape[1] - low)
         mask |= _load_all(kind, grid, low, models, has_base, base, stack, size)
         for i in range(models):
-            before[block, i] = _abs_sum(stack[i, :size], lanes)
+            before[block, i] = abs_sum(stack[i, :size], lanes)
         chosen = stack
         if select == TRIM:
             _trim(stack, threshold, size)
@@ -263,5 +263,5 @@ def norms_run(
             drop(stack, limits, keys, start + low, kept)
             chosen = kept
         for i in range(models):
-            after[block, i] = _abs_sum(chosen[i, :size], lanes)
+            after[block, i] = abs_sum(chosen[i, :size], lanes)
     return mask
