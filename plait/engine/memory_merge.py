@@ -84,7 +84,9 @@ def _checked(method: Method, parameters: Mapping[str, Any], k: int) -> dict[str,
     if missing:
         raise PlaitError(f"{method.name} needs {', '.join(missing)}.")
     return {
-        name: np.broadcast_to(np.asarray(value, np.float64), (k,)) if method.parameters[name].per_model else value
+        name: np.array(np.broadcast_to(np.asarray(value, np.float64), (k,)))
+        if method.parameters[name].per_model
+        else value
         for name, value in values.items()
     }
 
