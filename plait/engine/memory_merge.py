@@ -158,7 +158,7 @@ class _Job:
         merged = merged if origin is None else origin + merged
         if isinstance(self.first, np.ndarray):
             with np.errstate(over="ignore"):
-                return merged.astype(self.first.dtype)
+                return np.asarray(merged).astype(self.first.dtype)  # (0-d sums are numpy scalars)
         return merged.to(self.first.dtype)
 
 
