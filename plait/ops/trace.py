@@ -80,6 +80,8 @@ def _note(op: str, x: Traced, *arguments: Any) -> Traced:
 
 
 def _kept(argument: Any) -> Any:
+    if isinstance(argument, Traced):  # first, as it refuses to be asked for other classes
+        return argument
     return np.array(argument) if isinstance(argument, (np.ndarray, list, tuple)) else argument
 
 
