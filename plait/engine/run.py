@@ -110,6 +110,7 @@ def execute(
         with FileReader() as reader, FileWriter() as writer:
             _lay_files(plan, partial, writer, meter)
             work = Work(plan, partial, chosen, workers, reader, writer, journal, registry, meter, allow_nonfinite, keep)
+            work.differing.update(journal.differing)
             work.run()
         hashes = input_hashes(plan, registry)
         check_lock(plan, hashes)
