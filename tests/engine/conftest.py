@@ -62,6 +62,12 @@ def method(request) -> str:
 
 
 @pytest.fixture
+def every_method() -> set[str]:
+    """The names of the methods that `method` runs through."""
+    return {name.split(" ")[0] for name in METHODS}
+
+
+@pytest.fixture
 def small(monkeypatch):
     """Cut everything small: units of 8192 elements (which is part of the hashes), batches and tiles of 4096."""
     monkeypatch.setattr("plait.engine.hashes.CHUNK", 8192)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import plait
-from plait.methods import find_method
+from plait.methods.method import method_names
 
 NAMES = {"a": 0, "b": 1}
 
@@ -109,27 +109,20 @@ def test_odd_shapes(shape, method, arguments):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("count", "method", "given", "message"),
     [
-        ({"method": "tise"}, "Did you mean 'ties'"),
-        ({"method": "ties"}, "give `base`"),
-        ({"densty": 1}, "linear has no parameter 'densty'"),
-        ({"weight": [1, 2, 3]}, "weight has 3 numbers for 2 models"),
-        ({"weight": "much"}, "expected a number"),
-        ({"method": "slerp", "t": 0.5}, "slerp"),
-        ({"weight": None}, "linear needs weight"),
+        (2, "tise", {}, "Did you mean 'ties'"),
+        (2, "ties", {"weight": 1}, "give `base`"),
+        (2, "linear", {"weight": 1, "densty": 1}, "linear has no parameter 'densty'"),
+        (2, "linear", {"weight": [1, 2, 3]}, "weight has 3 numbers for 2 models"),
+        (2, "linear", {"weight": "much"}, "weight = 'much'; expected a number"),
+        (2, "linear", {}, "linear needs weight"),
+        (1, "slerp", {"t": 0.5}, "slerp takes 2 to 2 models, not 1"),
     ],
 )
-def test_what_is_wrong_is_told(given, message):
-    a, b = {"w": np.ones(2, np.float32)}, {"w": np.zeros(2, np.float32)}
-    call = {"weight": 1} | given if given.get("method") is None else dict(given)
-    if call.get("weight", 1) is None:
-        del call["weight"]
-    method = call.pop("method", "linear")
-    if method == "slerp":
-        a = [a]
+def test_what_is_wrong_is_told(count, method, given, message):
     with pytest.raises(plait.PlaitError, match=message):
-        plait.merge_tensors(a if isinstance(a, list) else [a, b], method, **call)
+        plait.merge_tensors([{"w": np.ones(2, np.float32)}] * count, method, **given)
 
 
 def test_names_and_shapes_must_agree():
@@ -140,5 +133,5 @@ def test_names_and_shapes_must_agree():
         plait.merge_tensors([a, {"w": np.zeros(3, np.float32)}], "linear", weight=1)
 
 
-def test_every_method_of_the_recipes_is_here(method):
-    assert find_method(method.split(" ")[0])
+def test_no_method_is_forgotten(every_method):
+    assert every_method == set(method_names()) - {"passthrough"}
