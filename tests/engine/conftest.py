@@ -131,7 +131,7 @@ def recipe(tmp_path: Path):
             case = METHODS[what]
             each = case.get("models", {})
             models = [{"model": one, "parameters": each.get(one, {})} for one in ("a", "b")]
-            document: dict[str, Any] = {"models": models, "merge_method": what.split(" ")[0]}
+            document: dict[str, Any] = {"models": models, "merge_method": what.split(" ", maxsplit=1)[0]}
             if case.get("base"):
                 document["base_model"] = "base"
             if case.get("first"):

@@ -77,7 +77,7 @@ def test_what_was_allowed_once_is_not_taken_over_by_a_stricter_run(one_bad, reci
 
     with pytest.raises(ZeroDivisionError):
         plait.merge(path, tmp_path / "out", allow_nonfinite=True, on_event=halt)
-    with pytest.raises(plait.MergeError, match="lm_head.weight of a has NaN"):
+    with pytest.raises(plait.MergeError, match=r"lm_head.weight of a has NaN"):
         plait.merge(path, tmp_path / "out")
     kinds: list[str] = []
     plait.merge(path, tmp_path / "out", allow_nonfinite=True, on_event=lambda event: kinds.append(event.kind))
@@ -86,9 +86,7 @@ def test_what_was_allowed_once_is_not_taken_over_by_a_stricter_run(one_bad, reci
 
 def test_weights_that_cancel(models, recipe, tmp_path):
     models()
-    text = (
-        "models: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: -1}}]\nmerge_method: linear\n"
-    )
+    text = "models: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: -1}}]\nmerge_method: linear\n"
     with pytest.raises((plait.MergeError, plait.RecipeError)) as error:
         plait.merge(recipe(text), tmp_path / "out")
     if isinstance(error.value, plait.MergeError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ LARGE = {f"model.layers.{i}.mlp.up_proj.weight": (1024, 1024 + i) for i in range
 RUN = "import plait, sys; plait.merge(sys.argv[1], sys.argv[2], threads=1, verify=False)"
 
 
-class Halt(Exception):
+class HaltError(Exception):
     pass
 
 
@@ -46,9 +45,9 @@ def halted(models, recipe, tmp_path, small):
 
         def halt(event) -> None:
             if event.bytes_written > after or (at and event.text == at):
-                raise Halt
+                raise HaltError
 
-        with pytest.raises(Halt):
+        with pytest.raises(HaltError):
             plait.merge(path, out, threads=1, on_event=halt, **options)
         assert not out.exists()
         return path, out
@@ -76,7 +75,7 @@ def test_killed_again_and_again(write, recipe, tmp_path):
     path = recipe("ties")
     plait.merge(path, tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "whole")
-    draw, out, kills = random.Random(0), tmp_path / "out", 0
+    draw, out, kills = np.random.default_rng(0), tmp_path / "out", 0
     while kills < 7:
         before = len(units(out)) if kills else 0
         child = subprocess.Popen([sys.executable, "-c", RUN, str(path), str(out)], cwd=tmp_path)
@@ -212,13 +211,13 @@ def test_what_follows_a_line_cut_short_counts(halted, tmp_path):
     few = len(units(out))
     halted(after=150_000)
     assert len(units(out)) > few
-    with pytest.raises(Halt):
+    with pytest.raises(HaltError):
         plait.merge(path, out, on_event=_halt_at_once)
 
 
 def _halt_at_once(event) -> None:
     assert event.kind == "resume"
-    raise Halt
+    raise HaltError
 
 
 def test_two_merges_into_one_folder(models, recipe, tmp_path, small):
@@ -235,7 +234,7 @@ def test_two_merges_into_one_folder(models, recipe, tmp_path, small):
 
     plait.merge(path, tmp_path / "out", threads=1, on_event=meanwhile)
     assert len(seen) == 2
-    assert sorted(file.name for file in (tmp_path / "out").iterdir())[-1] == "plait_recipe.yml"
+    assert max(file.name for file in (tmp_path / "out").iterdir()) == "plait_recipe.yml"
 
 
 def test_something_came_to_be_at_out_meanwhile(models, recipe, tmp_path, small):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections import namedtuple
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,7 +14,11 @@ import plait
 from plait.checkpoint.io import FileWriter
 from plait.engine.folder import check_output
 
-Usage = namedtuple("Usage", "total used free")
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
 
 
 @pytest.fixture
@@ -109,7 +113,7 @@ def test_a_parent_that_cannot_be_written(linear, tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)  # root may write anywhere
-    with pytest.raises(plait.OutputError, match="out.partial cannot be made: Permission denied"):
+    with pytest.raises(plait.OutputError, match=r"out.partial cannot be made: Permission denied"):
         plait.merge(linear, tmp_path / "out")
 
 

@@ -69,7 +69,7 @@ def test_a_changed_header_is_noticed(change, linear, tmp_path):
 
 
 def test_an_output_that_cannot_be_read_is_noticed(linear, tmp_path):
-    with pytest.raises(plait.MergeError, match="The output cannot be opened: .*left in"):
+    with pytest.raises(plait.MergeError, match=r"The output cannot be opened: .*left in"):
         plait.merge(linear, tmp_path / "out", on_event=tamper(lambda raw: raw.extend(b"more")))
 
 
@@ -117,7 +117,11 @@ def test_a_config_that_fits(llamas, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("hidden_size", 16, r"model.embed_tokens.weight: \[16, 8\], LlamaForCausalLM expects \[16, 16\]"),
+        (
+            "hidden_size",
+            16,
+            r"21 tensors have another shape, such as lm_head.weight: \[16, 8\], LlamaForCausalLM expects \[16, 16\]",
+        ),
         ("num_hidden_layers", 3, r"LlamaForCausalLM expects 9 tensors that are not there, such as model.layers.2."),
         ("intermediate_size", 24, r"6 tensors have another shape, such as model.layers.0.mlp.down_proj"),
     ],
@@ -126,7 +130,9 @@ def test_a_config_that_does_not_fit(key, value, message, llamas, tmp_path):
     path = llamas()
     planned = plait.plan(path)
     odd = Plan(**{**{f: getattr(planned, f) for f in planned.__dataclass_fields__}, "config": {**LLAMA, key: value}})
-    with pytest.raises(plait.MergeError, match=rf"does not fit its own config: .*{message}.*It is left in .*out.partial"):
+    with pytest.raises(
+        plait.MergeError, match=rf"does not fit its own config: .*{message}.*It is left in .*out.partial"
+    ):
         plait.merge(path, tmp_path / "out", planned=odd)
     assert not (tmp_path / "out").exists()
 
@@ -143,7 +149,7 @@ def test_a_head_that_is_tied_may_be_missing(llamas, tmp_path):
 def test_a_head_that_the_plan_lost_is_noticed(llamas, tmp_path):
     text = llamas().read_text() + "tensors: [{match: lm_head.weight, drop: true}]\n"
     (tmp_path / "drop.yml").write_text(text)
-    with pytest.raises(plait.MergeError, match="expects 1 tensors that are not there, such as lm_head.weight"):
+    with pytest.raises(plait.MergeError, match=r"expects 1 tensors that are not there, such as lm_head.weight"):
         plait.merge(tmp_path / "drop.yml", tmp_path / "out")
 
 
@@ -184,9 +190,7 @@ def test_a_broken_installation_does_not_break_a_good_merge(error, linear, tmp_pa
 def test_two_names_of_one_tensor_are_told_from_a_missing_one(monkeypatch):
     expected = model_class._Expected({"a.w": (2,), "b.w": (2,)}, {"a.w": frozenset({"b.w"})}, frozenset())
     step = SimpleNamespace(name="b.w", shape=(2,), inputs=())
-    plan = SimpleNamespace(
-        steps=(step,), stage_steps=(), tied={}, dropped=(SimpleNamespace(name="a.w"),), config=None
-    )
+    plan = SimpleNamespace(steps=(step,), stage_steps=(), tied={}, dropped=(SimpleNamespace(name="a.w"),), config=None)
     assert model_class._faults(expected, "X", plan) == []
     alone = model_class._Expected(expected.shapes, {}, frozenset())
     assert model_class._faults(alone, "X", plan) == ["X expects 1 tensors that are not there, such as a.w"]
