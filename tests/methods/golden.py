@@ -166,7 +166,7 @@ GOLDEN: dict[str, list[Case]] = {
         # A t for each row: cos = 0, the base; cos = 1, the mean
         Case([[[2, 1], [2, 1]], [[1, 2], [2, 1]]], [[1, 1], [2, 1]], {"filter_wise": True}, base=[[1, 1], [1, 1]]),
         # 1 + cos = 0: no ratio is finite; the base
-        Case([[2, 1], [0, 1]], [1, 1], base=[1, 1]),
+        Case([[3, 1], [0, 1]], [1, 1], base=[1, 1]),
         # A delta of zero length has cosine 0 with the other: t = 0
         Case([[1, 1], [3, 1]], [1, 1], base=[1, 1]),
     ],
