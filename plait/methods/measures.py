@@ -18,7 +18,7 @@ from plait.methods.vocabulary import Array, Measured
 from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, magnitude_bits, window_count
 from plait.ops.pipeline import Grid, gram_of_grid, norms_of_grid, selection_of, window_of_grid
 
-__all__ = ["Gram", "KeptNorm", "MagnitudeThreshold", "Measure", "Threshold", "kept_norm"]
+__all__ = ["SAMPLE", "Gram", "KeptNorm", "MagnitudeThreshold", "Measure", "Threshold", "kept_norm"]
 
 SAMPLE = 1 << 16
 """Entries a model that `prime` is shown, to guess where the threshold lies."""
