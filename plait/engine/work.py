@@ -24,7 +24,7 @@ from plait.planning.types import Placed, Plan, Step
 
 __all__ = ["Progress", "Task", "Work", "digest_of_unit", "range_of", "tasks_of", "units_of"]
 
-_AT_ONCE = 1 << 22  # bytes
+_AT_ONCE = 1 << 22  # bytes, or elements
 Progress = Callable[[str, int, int], None]
 """Called with (tensor, bytes read, bytes written) after each batch, from any thread."""
 
@@ -92,6 +92,19 @@ class Work:
         """Make every output byte. Raises the first error of any thread, after all have stopped."""
         self._measure_groups()
         run_on_threads(tasks_of(self.plan.placed), lambda: _Worker(self).run, self.threads, self.stop)
+        self._hash_the_rest()
+
+    def _hash_the_rest(self) -> None:
+        """Read what of the inputs no thread has read in order, so that every tensor has its hash."""
+        streams = Streams(self.registry)
+        for step in (*self.plan.stage_steps, *self.plan.steps):
+            for source in step.inputs:
+                if source.tensor is not None and self.registry.tensor(source.tensor) is None:
+                    size = DTYPES[source.dtype].size
+                    for start in range(0, max(1, source.size), _AT_ONCE):
+                        raw = np.empty(min(_AT_ONCE, source.size - start) * size, np.uint8)
+                        self.reader.read_elements(source.tensor, start, raw)
+                        streams.feed(source.tensor, start * size, raw)
 
     def _measure_groups(self) -> None:
         """Gather what is measured over the whole model, before anything is written."""

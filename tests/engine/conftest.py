@@ -14,6 +14,7 @@ import yaml
 from safetensors.numpy import save_file
 
 import plait
+import plait.engine.run  # before a fixture changes what its modules import from each other
 from plait.dtypes import DTYPES
 
 HIDDEN, INNER, WORDS = 96, 150, 211

@@ -94,6 +94,24 @@ def test_a_matrix_is_made_once_for_all_tiles(models, write_documents, tmp_path, 
     assert set(made.values()) == {1}
 
 
+def test_no_more_than_one_steps_matrices_are_held(models, write_documents, tmp_path, monkeypatch, small):
+    models("F32")
+    held = []
+    batch = Tiler._batch
+
+    def spy(self, *rest, **more):
+        made = batch(self, *rest, **more)
+        held.append({inner.name for inner in self._whole})
+        return made
+
+    monkeypatch.setattr(Tiler, "_batch", spy)
+    path = write_documents(
+        "r.yml", document(STAGES["matrix"], "a", "b", name="inner"), document(LAST["span"], "inner", "b")
+    )
+    plait.merge(path, tmp_path / "out", threads=1)
+    assert {len(names) for names in held} == {0, 1}
+
+
 def test_groups_are_measured_in_the_order_of_stages(models, write_documents, tmp_path, weights, small):
     """One tensor's stage is not measured, so that its last step comes before the stage's group."""
     models("F32")
