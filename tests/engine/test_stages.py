@@ -8,7 +8,9 @@ import yaml
 
 import plait
 from plait.checkpoint.io import FileReader
+from plait.engine.prepare import identity
 from plait.engine.tiles import Tiler
+from plait.planning.types import Source
 
 STAGES = {
     "element": {"merge_method": "linear", "parameters": {"weight": 0.5}},
@@ -113,16 +115,34 @@ def test_no_more_than_one_steps_matrices_are_held(models, write_documents, tmp_p
 
 
 def test_groups_are_measured_in_the_order_of_stages(models, write_documents, tmp_path, weights, small):
-    """One tensor's stage is not measured, so that its last step comes before the stage's group."""
+    """One tensor of the first stage is not measured, so that the second stage's group is met before the first's."""
     models("F32")
-    inner = document(STAGES["whole model"], "a", "b", name="inner")
-    inner["tensors"] = [{"match": "model.embed_tokens.*", "merge_method": "task_arithmetic"}]
-    last = document(LAST["whole model"], "inner", "b")
-    plait.merge(write_documents("both.yml", inner, last), tmp_path / "out")
-    one = {key: value for key, value in inner.items() if key != "name"}
-    plait.merge(write_documents("one.yml", one), tmp_path / "disk")
-    plait.merge(write_documents("two.yml", document(LAST["whole model"], "disk", "b")), tmp_path / "expected")
+    first = document(STAGES["whole model"], "a", "b", name="one")
+    first["tensors"] = [{"match": "lm_head.*", "merge_method": "task_arithmetic"}]
+    second = document(LAST["whole model"], "one", "b", name="two")
+    last = document(LAST["element"], "two", "b")
+    result = plait.merge(write_documents("all.yml", first, second, last), tmp_path / "out")
+    assert [(step.stage, step.method) for step in result.plan.stage_steps][:2] == [
+        ("one", "task_arithmetic"),
+        ("two", "ties"),
+    ], "the steps no longer come in the order that this test is about"
+    for number, (name, source) in enumerate({"one": first, "two": second}.items()):
+        alone = {key: value for key, value in source.items() if key != "name"}
+        plait.merge(write_documents(f"{number}.yml", alone), tmp_path / name)
+    plait.merge(write_documents("last.yml", last), tmp_path / "expected")
     assert weights(tmp_path / "out") == weights(tmp_path / "expected")
+
+
+def test_what_stages_make_is_told_apart_by_how_it_is_made(models, write_documents, small):
+    models("F32")
+    steps = {}
+    for number, weight in enumerate((0.5, 0.5, 0.6)):
+        one = document({"merge_method": "linear", "parameters": {"weight": weight}}, "a", "b", name="inner")
+        plan = plait.plan(write_documents(f"{number}.yml", one, document(LAST["span"], "inner", "b")))
+        steps[number] = plan.stage_steps[0]
+    with FileReader() as reader:
+        told = [identity(Source(2, step=step), reader) for step in steps.values()]
+    assert told[0] == told[1] != told[2]
 
 
 def test_stages_are_resumed(models, write_documents, tmp_path, merged, small):

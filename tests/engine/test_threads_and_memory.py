@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 import plait
 from plait.engine.device import Cpu
 from plait.engine.threads import Stopped, run_on_threads
+from plait.engine.tiles import Kept
 from plait.methods import Array, Deltas, Weights, method
 from plait.methods.method import _METHODS
 from plait.planning.memory import peak_memory
@@ -75,6 +77,19 @@ def test_memory_does_not_grow_with_the_model(name, write, recipe, tmp_path):
         done = subprocess.run(code, cwd=tmp_path / str(layers), capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout))
     assert peaks[1] < 1.05 * peaks[0], peaks
+
+
+def test_what_is_kept_is_given_back_only_whole():
+    kept, step = Kept(1000), SimpleNamespace()
+    assert kept.room(step, 0, (2, 100)) is None, "no step is being measured"
+    kept.begin(step)
+    grid = kept.room(step, 0, (2, 100))
+    assert kept.find(step, 0, (2, 100)) is grid
+    assert kept.find(step, 0, (2, 50)) is None
+    assert kept.find(SimpleNamespace(), 0, (2, 100)) is None
+    assert kept.room(step, 50, (2, 500)) is None, "there is no room for it"
+    kept.begin(step)
+    assert kept.find(step, 0, (2, 100)) is None
 
 
 def test_the_first_error_stops_the_others():

@@ -187,10 +187,18 @@ def test_a_broken_installation_does_not_break_a_good_merge(error, linear, tmp_pa
     assert [str(error) in text for text in result.warnings] == [True]
 
 
-def test_two_names_of_one_tensor_are_told_from_a_missing_one(monkeypatch):
-    expected = model_class._Expected({"a.w": (2,), "b.w": (2,)}, {"a.w": frozenset({"b.w"})}, frozenset())
+@pytest.mark.parametrize(
+    ("expected", "missing"),
+    [
+        ({"same": {"a.w": frozenset({"b.w"})}}, False),  # the class has one tensor under both names
+        ({"optional": frozenset({"a.w"})}, False),  # the class ties it
+        ({"shapes": {"b.w": (2,), "c.w": (2,)}}, False),  # no input ever had such a tensor
+        ({}, True),
+    ],
+)
+def test_only_what_was_lost_is_missing(expected, missing):
+    built = {"shapes": {"a.w": (2,), "b.w": (2,)}, "same": {}, "optional": frozenset()} | expected
     step = SimpleNamespace(name="b.w", shape=(2,), inputs=())
-    plan = SimpleNamespace(steps=(step,), stage_steps=(), tied={}, dropped=(SimpleNamespace(name="a.w"),), config=None)
-    assert model_class._faults(expected, "X", plan) == []
-    alone = model_class._Expected(expected.shapes, {}, frozenset())
-    assert model_class._faults(alone, "X", plan) == ["X expects 1 tensors that are not there, such as a.w"]
+    plan = SimpleNamespace(steps=(step,), stage_steps=(), tied={}, dropped=(SimpleNamespace(name="a.w"),))
+    told = model_class._faults(model_class._Expected(**built), "X", plan)
+    assert told == (["X expects 1 tensors that are not there, such as a.w"] if missing else [])
