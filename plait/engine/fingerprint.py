@@ -7,10 +7,10 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import plait
 from plait.engine.hashes import CHUNK
 from plait.errors import CheckpointError
 from plait.methods import find_method
@@ -37,9 +37,16 @@ def fingerprint(plan: Plan) -> str:
             if source.tensor is not None and source.tensor.file not in files:
                 files[source.tensor.file] = _state_of(source.tensor.file)
     code = [hashlib.blake2b(Path(file).read_bytes(), digest_size=16).hexdigest() for file in _code_files(steps)]
-    rest = [plait.__version__, CHUNK, plan.seed, code, sorted(files.items()), [file.name for file in plan.files]]
+    rest = [_version(), CHUNK, plan.seed, code, sorted(files.items()), [file.name for file in plan.files]]
     state.update(json.dumps(rest).encode())
     return state.hexdigest()
+
+
+def _version() -> str:
+    try:
+        return version("plait")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return ""
 
 
 def _state_of(file: str) -> tuple[int, int]:
