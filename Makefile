@@ -64,8 +64,8 @@ test-slow: $(CORE)/.wheel
 parity: $(VENV)/.made
 	$(BIN)/python -m pytest -q tests/parity
 
-bench: $(VENV)/.made
-	$(BIN)/python benchmarks/bench.py
+bench: $(CORE)/.wheel
+	$(BIN)/python benchmarks/bench.py --python $(CORE)/bin/python --write
 
 mergekit: $(PEER)/.made
 
