@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +76,3 @@ def _described(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _described(one) for key, one in value.items()}
     return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
-
-
-def _version() -> str:
-    """Return plait's version; run from its source without being installed, it has none."""
-    try:
-        return version("plait")
-    except PackageNotFoundError:
-        return "source"
