@@ -95,16 +95,21 @@ class Streams:
 
 
 def sample_spans(size: int, wanted: int, segment: int = 1024) -> Sequence[tuple[int, int]]:
-    """Spread about `wanted` elements evenly over a tensor, as short runs.
+    """Spread `wanted` elements (at least one) evenly over a tensor, as runs of at most about `segment`.
 
     >>> sample_spans(10_000, 2048)
     [(0, 1024), (8976, 10000)]
+    >>> sample_spans(10_000, 100)
+    [(4950, 5050)]
     """
     count = max(1, wanted // segment)
-    if size <= count * segment:
+    run = max(1, wanted // count)
+    if size <= count * run:
         return [(0, size)]
-    begins = [i * (size - segment) // max(1, count - 1) for i in range(count)]
-    return [(begin, begin + segment) for begin in begins]
+    if count == 1:
+        return [((size - run) // 2, (size - run) // 2 + run)]
+    begins = [i * (size - run) // (count - 1) for i in range(count)]
+    return [(begin, begin + run) for begin in begins]
 
 
 def content_identity(

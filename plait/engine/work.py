@@ -123,7 +123,8 @@ class Work:
         if measure.wants_sample():
             worker = _Worker(self)
             total = sum(step.size for step in steps)
-            parts = [sample(step, worker.inner(step), max(256, 4 * SAMPLE * step.size // total)) for step in steps]
+            # In proportion to size: were small tensors drawn more often, the sample would mislead.
+            parts = [sample(step, worker.inner(step), 4 * SAMPLE * step.size // total) for step in steps]
             measure.prime(np.concatenate(parts, axis=1))
 
     def _one_pass(self, measure: Measure, steps: Sequence[Step]) -> None:
