@@ -59,8 +59,11 @@ class Traced:
 
 
 def _refusing(name: str) -> Callable[..., NoReturn]:
-    def refuse(self: Traced, *_: Any, **__: Any) -> NoReturn:
-        self.refuse(name)
+    def refuse(*arguments: Any, **_: Any) -> NoReturn:
+        for argument in arguments:
+            if isinstance(argument, Traced):
+                argument.refuse(name)
+        raise Untraceable(name)
 
     return refuse
 
@@ -120,6 +123,8 @@ def agreeing_mean(stack: Traced, sign: Any, weight: Any) -> Traced:
     return _note("mean", stack, sign, weight)
 
 
-# Every other op refuses.
-abs_sum_blocks = add = clamp = gram_blocks = largest = subtract = _refusing("an op that pipelines do not have")
-decode = encode = histogram_high = histogram_low = magnitude_bits = window_count = largest
+def __getattr__(name: str) -> Callable[..., NoReturn]:
+    """Return, for every other op, one that refuses."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _refusing("an op that pipelines do not have")
