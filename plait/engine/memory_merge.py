@@ -117,7 +117,7 @@ class _Job:
 
     @classmethod
     def of(cls, method: Method, name: str, models: Sequence[Mapping[str, Any]], base: Any, seed: int) -> _Job:
-        origin = base[name] if base is not None and method.sees.space == "deltas" else None
+        origin = base[name] if base is not None and method.subtracts(base=True) else None
         return cls(method, name, [model[name] for model in models], origin, seed)
 
     @property

@@ -91,6 +91,8 @@ def _inputs(method: Method) -> str:
     models = "model" if high == 1 else "models"
     if method.sees.space == "deltas":
         return f"a base, and {count} {models} (the method sees their differences from the base)"
+    if method.base == "origin":
+        return f"{count} {models} (the method sees weights, or, with a base, differences from it)"
     if method.base == "first":
         return f"{count} models, one of which is `base_model` (the method sees weights)"
     return f"{count} {models} (the method sees weights)"

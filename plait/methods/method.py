@@ -14,7 +14,7 @@ from plait.methods.vocabulary import Measured, Parameter, Random, Sees
 __all__ = ["Locality", "Method", "MethodError", "find_method", "method", "method_names", "post_step", "replacing"]
 
 Locality = Literal["element", "row", "span", "measured", "matrix"]
-BaseRole = Literal["required", "optional", "first"]
+BaseRole = Literal["required", "optional", "first", "origin"]
 
 _METHODS: dict[str, Method] = {}
 _POST_STEPS: dict[str, Method] = {}
@@ -43,7 +43,8 @@ class Method:
     """The argument that takes the tile's generator, if any."""
     paper: str
     base: BaseRole
-    """Whether a base is needed; "first" puts it first among the inputs of a method of weight space."""
+    """Whether a base is needed. In weight space "first" puts it first among the inputs; with "origin" the method works on
+    differences from a base where there is one, and on the weights where there is none."""
     min_models: int
     max_models: int | None
     variants: list[tuple[Mapping[str, Any], Method]] = field(default_factory=list, compare=False, repr=False)
@@ -57,6 +58,10 @@ class Method:
     def description(self) -> str:
         """The docstring."""
         return inspect.getdoc(self.run) or ""
+
+    def subtracts(self, *, base: bool) -> bool:
+        """Whether it is given differences from the base, when there is a base or when there is none."""
+        return self.sees.space == "deltas" or (self.base == "origin" and base)
 
     def parameter(self, name: str) -> str | None:
         """The declared name of what a recipe calls `name`, or None."""
@@ -95,7 +100,8 @@ def method(
     """Enter a function as a merge method under its own name.
 
     `paper` is the address of the source; `locality` what it must see at once; `base` defaults to "required" in
-    delta space and "optional" in weight space; `min_models` and `max_models` count the stack's entries.
+    delta space and "optional" in weight space, where "origin" means that a base is subtracted if there is one;
+    `min_models` and `max_models` count the stack's entries.
     """
 
     def enter(run: Callable[..., Any]) -> Method:

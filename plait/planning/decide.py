@@ -207,7 +207,7 @@ class Decisions:
         """Return the stack's slots in order, and the base that deltas are taken from."""
         slots = list(present)
         at = next((slot for slot in slots if slot.view is target.base), None)
-        if method.sees.space == "deltas":
+        if method.subtracts(base=True):
             base = at.view.entries[at.name] if at else None
             return [slot for slot in slots if slot is not at], base
         if method.base == "first" and at is not None:

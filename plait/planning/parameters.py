@@ -141,7 +141,7 @@ def _check_post(recipe: Recipe, methods: Sequence[Method]) -> list[Fault]:
                 "This is not implemented for such methods; leave `post` out.",
             )
             for method in methods
-            if method.sees.space == "weights"
+            if not method.subtracts(base=recipe.base_model is not None)
         ]
     return faults
 
@@ -216,7 +216,7 @@ def idle_parameters(recipe: Recipe) -> tuple[list[Fault], list[str]]:
         for part in module.slices:
             base = part.base_model or recipe.base_model
             for given in part.sources:
-                if method.sees.space == "deltas" and given.model == base and given.parameters:
+                if method.subtracts(base=True) and given.model == base and given.parameters:
                     names = ", ".join(given.parameters)
                     message = f"{names} of {given.model} has no effect: it is the base, and {method.name} works on differences from it."
                     warnings.append(Fault(message, next(iter(given.parameters.values())).where))
