@@ -36,6 +36,7 @@ __all__ = [
     "rng_key",
     "scale",
     "subtract",
+    "sum_blocks",
     "tile_scope",
     "trim",
     "weighted_sum",
@@ -183,6 +184,20 @@ def abs_sum_blocks(stack: Array, start: int = 0) -> Array:
     """
     _check_start(start)
     return side(stack).abs_sum_blocks(stack)
+
+
+def sum_blocks(stack: Array, start: int = 0, *, squared: bool = False) -> Array:
+    """Sums of entries, or of their squares, one row per block of `BLOCK` elements. -> float64 `[blocks, k]`.
+
+    A block's sum has the order of `gram_blocks`. Of a stack `[k, …, rows, columns]` every row is cut into blocks of its
+    own, so that `start` matters only for `[k, n]`.
+
+    >>> sum_blocks(np.array([[1.0, -2.0], [3.0, 4.0]])), sum_blocks(np.array([[1.0, -2.0]]), squared=True)
+    (array([[-1.,  7.]]), array([[5.]]))
+    """
+    if stack.ndim < 3:
+        _check_start(start)
+    return side(stack).sum_blocks(stack, squared=squared)
 
 
 def gram_of(blocks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -25,6 +25,7 @@ __all__ = [
     "kth_magnitude",
     "magnitude_bits",
     "magnitude_of",
+    "ordered_bits",
     "window_count",
 ]
 
@@ -48,6 +49,15 @@ def magnitude_of(bits: int) -> float:
     1.0
     """
     return float(np.int32(bits).view(np.float32))
+
+
+def ordered_bits(x: Array) -> Array:
+    """Return int32 numbers, in x's shape, that are ordered as the entries of x are, signs included; -0 is just below 0.
+
+    >>> ordered_bits(np.array([-1.0, -0.0, 0.0, 1.0], np.float32)).tolist()
+    [-1065353217, -1, 0, 1065353216]
+    """
+    return side(x).ordered_bits(x)
 
 
 def histogram_high(x: Array, counts: Array) -> None:

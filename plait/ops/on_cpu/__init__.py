@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plait.ops.on_cpu import blocks, codec, elementwise
+from plait.ops.on_cpu.sums import ordered_bits, sum_blocks
 from plait.ops.rng import Rng, keep_limits
 from plait.ops.scratch import empty
 
@@ -31,8 +32,10 @@ __all__ = [
     "histogram_low",
     "largest",
     "magnitude_bits",
+    "ordered_bits",
     "scale",
     "subtract",
+    "sum_blocks",
     "trim",
     "weighted_sum",
     "window_count",

@@ -19,6 +19,7 @@ from plait.ops.on_torch.blocks import (
     window_count,
 )
 from plait.ops.on_torch.codec import decode, encode
+from plait.ops.on_torch.sums import ordered_bits, sum_blocks
 from plait.ops.rng import Rng, keep_limits
 
 __all__ = [
@@ -36,8 +37,10 @@ __all__ = [
     "histogram_low",
     "largest",
     "magnitude_bits",
+    "ordered_bits",
     "scale",
     "subtract",
+    "sum_blocks",
     "trim",
     "weighted_sum",
     "window_count",
