@@ -63,7 +63,7 @@ def merge_mappings(
 
 
 def _checked(method: Method, parameters: Mapping[str, Any], k: int) -> dict[str, Any]:
-    values = dict(method.defaults)
+    values: dict[str, Any] = {}
     for given, value in parameters.items():
         name = method.parameter(given)
         if name is None:
@@ -80,7 +80,10 @@ def _checked(method: Method, parameters: Mapping[str, Any], k: int) -> dict[str,
             if wrong:
                 raise PlaitError(f"{method.name}: {given} = {one!r}; {wrong}.")
         values[name] = [declared.read(one) for one in value] if several else declared.read(value)
-    missing = [name for name in method.parameters if name not in values]
+    values = {**method.defaults_of(values.get("variant", "")), **values}
+    if method.variant_defaults:
+        del values["variant"]  # it has had its effect
+    missing = [name for name in method.parameters if name not in values and name != "variant"]
     if missing:
         raise PlaitError(f"{method.name} needs {', '.join(missing)}.")
     return {

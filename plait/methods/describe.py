@@ -77,6 +77,7 @@ def _parameter_table(method: Method) -> str:
         also = f" or `{declared.also}`" if declared.also else ""
         takes = declared.range_text() + (", one a model" if declared.per_model else "")
         default = f"`{_text(method.defaults[name])}`" if name in method.defaults else "required"
+        default += "".join(f"; {variant}: `{value}`" for variant, value in _changed(method, name))
         rows.append(f"| `{name}`{also} | {_cell(takes)} | {default} | {_cell(declared.summary)} |")
     return "\n".join(rows)
 
@@ -100,9 +101,15 @@ def _inputs(method: Method) -> str:
 
 def _parameter(method: Method, name: str, declared: Parameter) -> list[str]:
     default = f"default {_text(method.defaults[name])}" if name in method.defaults else "required"
+    default += "".join(f", {value} with variant: {variant}" for variant, value in _changed(method, name))
     each = ", one a model" if declared.per_model else ""
     also = f", also `{declared.also}`" if declared.also else ""
     return [f"{name}  {declared.range_text()}{each}; {default}{also}", f"    {declared.summary}"]
+
+
+def _changed(method: Method, name: str) -> list[tuple[str, str]]:
+    """Each variant that changes the parameter's default, and to what."""
+    return [(variant, _text(values[name])) for variant, values in method.variant_defaults.items() if name in values]
 
 
 def _text(value: Any) -> str:

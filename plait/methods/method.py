@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from plait.errors import PlaitError, did_you_mean
@@ -48,6 +48,8 @@ class Method:
     min_models: int
     max_models: int | None
     variants: list[tuple[Mapping[str, Any], Method]] = field(default_factory=list, compare=False, repr=False)
+    variant_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What each value of the parameter `variant` changes in the defaults (the first: nothing). `run` is not given it."""
 
     @property
     def summary(self) -> str:
@@ -68,6 +70,10 @@ class Method:
         if name in self.parameters:
             return name
         return next((own for own, declared in self.parameters.items() if name and declared.also == name), None)
+
+    def defaults_of(self, variant: str) -> Mapping[str, Any]:
+        """The defaults with `variant: …`; without variants, or of none of that name, those of the signature."""
+        return {**self.defaults, **self.variant_defaults.get(variant, {})}
 
     def chosen(self, values: Mapping[str, Any]) -> Method:
         """This method, or the variant of it that these parameter values ask for."""
@@ -96,16 +102,19 @@ def method(
     base: BaseRole | None = None,
     min_models: int = 1,
     max_models: int | None = None,
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Enter a function as a merge method under its own name.
 
     `paper` is the address of the source; `locality` what it must see at once; `base` defaults to "required" in
     delta space and "optional" in weight space, where "origin" means that a base is subtracted if there is one;
-    `min_models` and `max_models` count the stack's entries.
+    `min_models` and `max_models` count the stack's entries. `variants` gives the method a parameter `variant`, which
+    decides the defaults of the others and nothing else: {"mergekit": {}, "paper": {"density": 0.2}}, where the first
+    names the defaults of the signature.
     """
 
     def enter(run: Callable[..., Any]) -> Method:
-        declared = _declare(run, locality, paper, base, min_models, max_models)
+        declared = _with_variants(_declare(run, locality, paper, base, min_models, max_models), variants or {})
         if not paper:
             raise MethodError(f"{declared.name} has no paper; give the address of its source.")
         if _METHODS.setdefault(declared.name, declared).run is not run:
@@ -205,6 +214,25 @@ def _declare(
         min_models,
         max_models,
     )
+
+
+def _with_variants(declared: Method, variants: Mapping[str, Mapping[str, Any]]) -> Method:
+    """Add the parameter `variant`, before all others: it decides what they are by default."""
+    if not variants:
+        return declared
+    if "variant" in declared.parameters or next(iter(variants.values())):
+        what = "the parameter `variant` is declared by `variants`, the first of which changes nothing"
+        raise MethodError(f"{declared.name}: {what}.")
+    for name, values in variants.items():
+        for key, value in values.items():
+            known = declared.parameters.get(key)
+            wrong = known.fault(value) if known else "there is no such parameter"
+            if wrong:
+                raise MethodError(f"{declared.name}: variant {name!r} sets {key} to {value!r}; {wrong}.")
+    choice = Parameter(str, "Whose defaults hold for what the recipe does not set.", choices=tuple(variants))
+    parameters = {"variant": choice, **declared.parameters}
+    defaults = {"variant": choice.choices[0], **declared.defaults}
+    return replace(declared, parameters=parameters, defaults=defaults, variant_defaults=variants)
 
 
 def _check_terms(

@@ -53,6 +53,8 @@ def effective(
     """
     values: dict[str, Any] = {}
     explained: list[Explained] = []
+    variant = _variant(method, tensor, t, shared)
+    defaults = method.defaults_of(variant)
     for name, declared in method.parameters.items():
         asked = models if declared.per_model else [("", tensor, shared)]
         numbers = []
@@ -60,22 +62,34 @@ def effective(
             found = _resolve(name, declared, own_name, t, levels)
             if found is not None and not declared.fault(found.value):
                 value = declared.read(found.value)
-            elif name in method.defaults:
-                value = method.defaults[name]
+            elif name in defaults:
+                value = defaults[name]
             else:
                 value = 1.0 if declared.kind is float else declared.kind()
                 if found is None:
                     missing.tensors.setdefault((method.name, name, model or None), []).append(tensor)
             numbers.append(value)
             if explain:
-                explained.append(Explained(name, model or None, value, _rule(found)))
+                rule = _rule(found, variant if name in method.variant_defaults.get(variant, {}) else "")
+                explained.append(Explained(name, model or None, value, rule))
         values[name] = tuple(float(number) for number in numbers) if declared.per_model else numbers[0]
+    if method.variant_defaults:
+        del values["variant"]  # it has had its effect
     return values, tuple(explained)
 
 
-def _rule(found: Resolved | None) -> str:
+def _variant(method: Method, tensor: str, t: float, shared: Levels) -> str:
+    """Whose defaults the recipe asks for; "" for a method that has no variants."""
+    if not method.variant_defaults:
+        return ""
+    declared = method.parameters["variant"]
+    found = _resolve("variant", declared, tensor, t, shared)
+    return str(method.defaults["variant"] if found is None or declared.fault(found.value) else found.value)
+
+
+def _rule(found: Resolved | None, variant: str) -> str:
     if found is None:
-        return "default"
+        return f"default of variant {variant}" if variant else "default"
     return f"{found.where}, {found.level}" + (f": {found.note}" if found.note else "")
 
 
