@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plait.ops.rng import Rng, rng_key
+from plait.ops.rows import gram_of_rows, weighted_rows
 from plait.ops.scratch import tile_scope
 from plait.ops.sides import Array, side
 
@@ -32,6 +33,7 @@ __all__ = [
     "elect",
     "gram_blocks",
     "gram_of",
+    "gram_of_rows",
     "largest",
     "rng_key",
     "scale",
@@ -39,6 +41,7 @@ __all__ = [
     "sum_blocks",
     "tile_scope",
     "trim",
+    "weighted_rows",
     "weighted_sum",
 ]
 

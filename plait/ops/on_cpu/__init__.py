@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plait.ops.on_cpu import blocks, codec, elementwise
+from plait.ops.on_cpu.rows import gram_of_rows, weighted_rows
 from plait.ops.on_cpu.sums import ordered_bits, sum_blocks
 from plait.ops.rng import Rng, keep_limits
 from plait.ops.scratch import empty
@@ -28,6 +29,7 @@ __all__ = [
     "elect",
     "encode",
     "gram_blocks",
+    "gram_of_rows",
     "histogram_high",
     "histogram_low",
     "largest",
@@ -37,6 +39,7 @@ __all__ = [
     "subtract",
     "sum_blocks",
     "trim",
+    "weighted_rows",
     "weighted_sum",
     "window_count",
 ]

@@ -19,6 +19,7 @@ from plait.ops.on_torch.blocks import (
     window_count,
 )
 from plait.ops.on_torch.codec import decode, encode
+from plait.ops.on_torch.rows import gram_of_rows, weighted_rows
 from plait.ops.on_torch.sums import ordered_bits, sum_blocks
 from plait.ops.rng import Rng, keep_limits
 
@@ -33,6 +34,7 @@ __all__ = [
     "elect",
     "encode",
     "gram_blocks",
+    "gram_of_rows",
     "histogram_high",
     "histogram_low",
     "largest",
@@ -42,6 +44,7 @@ __all__ = [
     "subtract",
     "sum_blocks",
     "trim",
+    "weighted_rows",
     "weighted_sum",
     "window_count",
 ]
