@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from plait.ops.entries import exp, maximum, median, minimum, sign, sqrt, stacked, tanh, where
 from plait.ops.rng import Rng, rng_key
 from plait.ops.rows import gram_of_rows, weighted_rows
 from plait.ops.scratch import tile_scope
@@ -31,18 +32,27 @@ __all__ = [
     "clamp",
     "drop",
     "elect",
+    "exp",
     "gram_blocks",
     "gram_of",
     "gram_of_rows",
     "largest",
+    "maximum",
+    "median",
+    "minimum",
     "rng_key",
     "scale",
+    "sign",
+    "sqrt",
+    "stacked",
     "subtract",
     "sum_blocks",
+    "tanh",
     "tile_scope",
     "trim",
     "weighted_rows",
     "weighted_sum",
+    "where",
 ]
 
 BLOCK = 4096  # elements; the sums of `gram_blocks` and `abs_sum_blocks` are over such blocks of a tensor

@@ -12,6 +12,8 @@ from plait.ops import trace
 __all__ = ["Array", "side"]
 
 Array = Any  # np.ndarray or torch.Tensor; an op returns what it was given
+_HOST = (np.ndarray, np.generic)  # the latter is what numpy makes of arrays without dimensions
+_NUMBERS = (bool, int, float)
 
 
 @cache
@@ -28,8 +30,13 @@ def _on_torch() -> Any:
     return on_torch
 
 
-def side(x: Array) -> Any:
-    """Return the module that computes on such an array (or that notes down what would be computed)."""
-    if isinstance(x, trace.Traced):  # first, as it refuses to be asked for other classes
-        return trace
-    return _on_cpu() if isinstance(x, np.ndarray) else _on_torch()
+def side(*arrays: Array) -> Any:
+    """Return the module that computes on such arrays and plain numbers (or that notes down what would be computed).
+
+    numpy's side where one is numpy's and all others are that or numbers; torch's in all other cases.
+    """
+    for x in arrays:
+        if isinstance(x, trace.Traced):  # first, as it refuses to be asked for other classes
+            return trace
+    host = any(isinstance(x, _HOST) for x in arrays) and all(isinstance(x, (*_HOST, *_NUMBERS)) for x in arrays)
+    return _on_cpu() if host else _on_torch()

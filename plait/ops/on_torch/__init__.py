@@ -19,7 +19,9 @@ from plait.ops.on_torch.blocks import (
     window_count,
 )
 from plait.ops.on_torch.codec import decode, encode
+from plait.ops.on_torch.entries import exp, maximum, median, minimum, sign, sqrt, stacked, tanh, where
 from plait.ops.on_torch.rows import gram_of_rows, weighted_rows
+from plait.ops.on_torch.shapes import check, check_stack, per_model, plain, zero_of
 from plait.ops.on_torch.sums import ordered_bits, sum_blocks
 from plait.ops.rng import Rng, keep_limits
 
@@ -33,61 +35,38 @@ __all__ = [
     "drop",
     "elect",
     "encode",
+    "exp",
     "gram_blocks",
     "gram_of_rows",
     "histogram_high",
     "histogram_low",
     "largest",
     "magnitude_bits",
+    "maximum",
+    "median",
+    "minimum",
     "ordered_bits",
     "scale",
+    "sign",
+    "sqrt",
+    "stacked",
     "subtract",
     "sum_blocks",
+    "tanh",
     "trim",
     "weighted_rows",
     "weighted_sum",
+    "where",
     "window_count",
 ]
 
 LOW_WORD = 0xFFFFFFFF
 
 
-def _check(stack: Any) -> None:
-    if not isinstance(stack, torch.Tensor):
-        raise TypeError(f"ops take numpy arrays or torch tensors, not {type(stack).__name__}")
-    if stack.dtype not in {torch.float32, torch.float64}:
-        raise TypeError(f"ops compute in float32 or float64, not in {stack.dtype}")
-
-
-def _check_stack(stack: Any) -> None:
-    _check(stack)
-    if stack.ndim == 0 or stack.shape[0] == 0:
-        raise ValueError(f"a stack is [k, *shape] with at least one model, not {list(stack.shape)}")
-
-
-def _per_model(number: Any, stack: Any) -> Any:
-    """Numbers `[k, 1, …, 1]` as such, in the stack's dtype and on its device."""
-    each = torch.as_tensor(number, dtype=stack.dtype, device=stack.device).reshape(-1)
-    if each.numel() != stack.shape[0]:
-        raise ValueError(f"one number per model: {stack.shape[0]} models, but {each.numel()} numbers")
-    return each.reshape(-1, *[1] * (stack.ndim - 1))
-
-
-def _plain(x: Any, like: Any, shape: Any) -> Any:
-    x = torch.as_tensor(x, dtype=like.dtype, device=like.device)
-    if x.shape != shape:
-        raise ValueError(f"this array is [*shape] = {list(shape)} beside such a stack, not {list(x.shape)}")
-    return x
-
-
-def _zero(like: Any) -> Any:
-    return torch.zeros((), dtype=like.dtype, device=like.device)
-
-
 def weighted_sum(stack: Any, weight: Any) -> Any:
     """See plait.ops.weighted_sum."""
-    _check_stack(stack)
-    each = _per_model(weight, stack)
+    check_stack(stack)
+    each = per_model(weight, stack)
     total = each[0] * stack[0]
     for w, x in zip(each[1:], stack[1:], strict=True):
         total = total + w * x
@@ -96,8 +75,8 @@ def weighted_sum(stack: Any, weight: Any) -> Any:
 
 def trim(deltas: Any, threshold: Any) -> Any:
     """See plait.ops.trim."""
-    _check_stack(deltas)
-    return torch.where(deltas.abs() >= _per_model(threshold, deltas), deltas, _zero(deltas))
+    check_stack(deltas)
+    return torch.where(deltas.abs() >= per_model(threshold, deltas), deltas, zero_of(deltas))
 
 
 def elect(stack: Any, weight: Any) -> Any:
@@ -109,11 +88,11 @@ def elect(stack: Any, weight: Any) -> Any:
 
 def _agreeing(stack: Any, sign: Any, weight: Any) -> tuple[Any, Any]:
     """The sum of the agreeing votes, and of their weights."""
-    _check_stack(stack)
-    sign = _plain(sign, stack, stack.shape[1:])
-    zero = _zero(stack)
+    check_stack(stack)
+    sign = plain(sign, stack, stack.shape[1:])
+    zero = zero_of(stack)
     total, share = torch.zeros_like(stack[0]), torch.zeros_like(stack[0])
-    for w, x in zip(_per_model(weight, stack), stack, strict=True):
+    for w, x in zip(per_model(weight, stack), stack, strict=True):
         vote = w * x
         agrees = vote * sign > 0
         total = total + torch.where(agrees, vote, zero)
@@ -131,7 +110,7 @@ def agreeing_mean(stack: Any, sign: Any, weight: Any) -> Any:
     total, share = _agreeing(stack, sign, weight)
     some = share != 0
     divisor = torch.where(some, share, torch.ones_like(share))  # so that no gradient is 0/0
-    return torch.where(some, total / divisor, _zero(stack))
+    return torch.where(some, total / divisor, zero_of(stack))
 
 
 def mix(x: Any) -> Any:
@@ -154,19 +133,19 @@ def _random_bits(rng: Rng, count: int, device: Any) -> Any:
 
 def drop(deltas: Any, density: Any, rng: Rng) -> Any:
     """See plait.ops.drop."""
-    _check_stack(deltas)
+    check_stack(deltas)
     density = density.detach().cpu().numpy() if isinstance(density, torch.Tensor) else density
     limits = keep_limits(density, deltas.shape[0])
     if rng.keys.size != limits.size:
         raise ValueError(f"one key per model: {limits.size} models, but {rng.keys.size} keys")
     bits = _random_bits(rng, deltas[0].numel(), deltas.device)
     kept = bits < torch.as_tensor(limits, device=deltas.device)[:, None]
-    return torch.where(kept.reshape(deltas.shape), deltas, _zero(deltas))
+    return torch.where(kept.reshape(deltas.shape), deltas, zero_of(deltas))
 
 
 def largest(deltas: Any) -> Any:
     """See plait.ops.largest."""
-    _check_stack(deltas)
+    check_stack(deltas)
     best = deltas[0] + 0.0  # -0 and +0 tie: the positive one wins
     for x in deltas[1:]:
         size = x.abs()
@@ -176,7 +155,7 @@ def largest(deltas: Any) -> Any:
 
 def clamp(x: Any, low: float, high: float) -> Any:
     """See plait.ops.clamp."""
-    _check(x)
+    check(x)
     if not low <= high:
         raise ValueError(f"clamp needs low <= high, not {low} and {high}")
     least = torch.as_tensor(low, dtype=x.dtype, device=x.device)
@@ -187,18 +166,18 @@ def clamp(x: Any, low: float, high: float) -> Any:
 
 def scale(x: Any, factor: Any) -> Any:
     """See plait.ops.scale."""
-    _check(x)
+    check(x)
     by = torch.as_tensor(factor, dtype=x.dtype, device=x.device)
-    return (by.reshape(()) if by.numel() == 1 else _per_model(by, x)) * x
+    return (by.reshape(()) if by.numel() == 1 else per_model(by, x)) * x
 
 
 def add(x: Any, y: Any) -> Any:
     """See plait.ops.add."""
-    _check(x)
-    return x + _plain(y, x, x.shape)
+    check(x)
+    return x + plain(y, x, x.shape)
 
 
 def subtract(stack: Any, base: Any) -> Any:
     """See plait.ops.subtract."""
-    _check_stack(stack)
-    return stack - _plain(base, stack, stack.shape[1:])
+    check_stack(stack)
+    return stack - plain(base, stack, stack.shape[1:])
