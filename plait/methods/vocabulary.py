@@ -11,7 +11,7 @@ model in recipe order; per-model numbers arrive as `[k, 1, ..., 1]`, ready to mu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -29,6 +29,7 @@ __all__ = [
     "Fraction",
     "Int8Mask",
     "Measured",
+    "Merge",
     "Normalize",
     "Number",
     "Parameter",
@@ -37,9 +38,11 @@ __all__ = [
     "Scale",
     "Scope",
     "Sees",
+    "Vote",
     "Weight",
     "Weights",
     "WeightsGram",
+    "ZeroVote",
 ]
 
 Array: TypeAlias = Any
@@ -135,6 +138,11 @@ class Measured:
     """Called with (parameters, k, size)."""
     scoped: bool = False
     """Whether `scope: model` gathers it over the whole model."""
+    depends: Callable[[Mapping[str, Any]], Any] | None = None
+    """What of the parameters, and of what was measured before, its result depends on; None: all of them.
+
+    Tensors between which that differs are not measured together.
+    """
 
 
 class _Random:
@@ -161,6 +169,33 @@ Rescale = Annotated[
         "divides by the density (the paper's), none leaves it (false means none).",
         choices=("l1", "probability", "none"),
         switch=("none", "l1"),
+    ),
+]
+Merge = Annotated[
+    str,
+    Parameter(
+        str,
+        "What becomes of the weighted entries that have the elected sign: mean divides their sum by their weights "
+        "(normalize: true), sum leaves it (normalize: false), count divides it by how many they are, max takes the largest.",
+        choices=("mean", "sum", "count", "max"),
+        also="normalize",
+        switch=("sum", "mean"),
+    ),
+]
+Vote = Annotated[
+    str,
+    Parameter(
+        str,
+        "What elects a sign: the weighted deltas' sum, the total of the deltas without weights, or their signs' frequency.",
+        choices=("weighted", "total", "frequency"),
+    ),
+]
+ZeroVote = Annotated[
+    str,
+    Parameter(
+        str,
+        "The sign where the vote is 0: plus, or the majority of all elected signs.",
+        choices=("plus", "majority"),
     ),
 ]
 Scope = Annotated[
