@@ -13,7 +13,9 @@ import numpy as np
 from plait.ops.on_cpu import blocks, codec, elementwise
 from plait.ops.on_cpu.entries import maximum, median, minimum, sign, sqrt, stacked, where
 from plait.ops.on_cpu.exponential import exp, tanh
+from plait.ops.on_cpu.rows import gram_of_rows, weighted_rows
 from plait.ops.on_cpu.shapes import Array, flat_of, like, per_model, plain, rows_of
+from plait.ops.on_cpu.sums import ordered_bits, sum_blocks
 from plait.ops.rng import Rng, keep_limits
 from plait.ops.scratch import empty
 
