@@ -216,7 +216,7 @@ def _stacked(inputs: Sequence[Any], base: Any, *, wide: bool) -> tuple[Any, Any]
 def _numbers(value: Any, stack: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
-    shaped = np.ascontiguousarray(value.reshape(-1, *[1] * (stack.ndim - 1)))
+    shaped = np.ascontiguousarray(value.reshape(*value.shape, *[1] * (stack.ndim - 1)))
     if isinstance(stack, np.ndarray):
         return shaped
     import torch
@@ -225,7 +225,9 @@ def _numbers(value: Any, stack: Any) -> Any:
 
 
 def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value.reshape(-1, 1) if isinstance(value, np.ndarray) else value for key, value in values.items()}
+    return {
+        key: value.reshape(*value.shape, 1) if isinstance(value, np.ndarray) else value for key, value in values.items()
+    }
 
 
 def _run(method: Method, stack: Any, values: Mapping[str, Any], rng: Rng | None, shared: Mapping[str, Any]) -> Any:

@@ -72,7 +72,7 @@ def _arguments(step: Step) -> dict[str, Any]:
 
 
 def _column(value: Any) -> Any:
-    return value.reshape(-1, 1) if isinstance(value, np.ndarray) else value
+    return value.reshape(*value.shape, 1) if isinstance(value, np.ndarray) else value
 
 
 def _pass_over(measure: Measure, step: Step, tiler: Tiler, rng: Rng | None) -> Any:

@@ -237,7 +237,7 @@ class Tiler:
         def shaped(value: Any) -> Any:
             if not isinstance(value, np.ndarray):
                 return value
-            return self.device.numbers(value.reshape(-1, *[1] * (stack.ndim - 1)), stack)
+            return self.device.numbers(value.reshape(*value.shape, *[1] * (stack.ndim - 1)), stack)
 
         return applied(step, prepared, stack, start, shaped)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+
 from plait.dtypes import DTYPES
 from plait.methods import find_method
 from plait.methods.method import Method
@@ -21,14 +23,16 @@ def passes(step: Step) -> int:
 
 
 def _measured(method: Method, name: str, step: Step) -> bool:
-    """Whether the measure behind one argument needs a pass."""
-    made = method.measured[name].make(_columns(step), len(step.sources), max(1, step.size))
-    return made.needed()
+    """Whether the measure behind one argument needs a pass; as far as parameters tell, for nothing is measured yet."""
+    k = len(step.sources)
+    known = {**dict.fromkeys(method.measured, np.ones((k, 1))), **_columns(step)}
+    try:
+        return method.measured[name].make(known, k, max(1, step.size)).needed()
+    except Exception:  # noqa: BLE001 - what is measured may be taken from ones that stand for what is not known
+        return True
 
 
 def _columns(step: Step) -> dict[str, object]:
-    import numpy as np
-
     return {
         name: np.asarray(value, np.float64).reshape(-1, 1) if isinstance(value, tuple) else value
         for name, value in step.parameters.items()

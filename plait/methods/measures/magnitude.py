@@ -1,120 +1,26 @@
-"""Statistics that a method needs before its first tile: gathered tile by tile, exact, in any order.
-
-Each measure is fed the stack of every tile, once a pass. What it returns does not depend on tiles, threads or
-device: counts are integers, and sums run over fixed blocks and are then added without rounding (`math.fsum`).
-"""
+"""The magnitude that a given fraction of the entries reaches: exact, mostly in one pass."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 
-from plait import ops
+from plait.methods.measures.measure import host
+from plait.methods.measures.seen import Of, Seen, one_each, reading
 from plait.methods.vocabulary import Array, Measured
+from plait.ops import Rng
 from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, magnitude_bits, window_count
-from plait.ops.pipeline import Grid, gram_of_grid, norms_of_grid, selection_of, window_of_grid
+from plait.ops.pipeline import Grid, window_of_grid
 
-__all__ = ["SAMPLE", "Gram", "KeptNorm", "MagnitudeThreshold", "Measure", "Threshold", "kept_norm"]
+__all__ = ["MagnitudeThreshold", "Threshold", "magnitude_threshold"]
 
-SAMPLE = 1 << 16
-"""Entries a model that `prime` is shown, to guess where the threshold lies."""
 _SMALL = 1 << 16
 _NARROW, _WIDE = 1 << 12, 1 << 20  # bit patterns that a window may span
 _COUNTERS = 1 << 22  # for all models together, more or less
 _SIGMAS = 8.0  # how far, in standard errors of the sample's quantile, a window reaches to each side
-
-
-class Measure(Protocol):
-    """What the engine drives: optional `prime`, passes of `update` until `finish_pass` is false, then `result`."""
-
-    def needed(self) -> bool:
-        """Whether any pass is needed; when not, `result` may be called at once."""
-
-    def wants_sample(self) -> bool:
-        """Whether `prime` should be called before the first pass."""
-
-    def prime(self, sample: Array) -> None:
-        """See `[k, m]` entries drawn evenly from the whole."""
-
-    def fork(self) -> Measure:
-        """Return an empty copy for another thread to fill in this pass."""
-
-    def update(self, stack: Array, start: int, rng: Any) -> None:
-        """See one tile `[k, n]` whose first entry is entry `start` of its tensor."""
-
-    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
-        """See a batch's raw elements in one call and return which rows are finite; or None, to be given tiles."""
-
-    def join(self, other: Any) -> None:
-        """Add what a fork has seen."""
-
-    def finish_pass(self) -> bool:
-        """End a pass; true when another is needed."""
-
-    def result(self) -> Array:
-        """Return what was measured, `[k]` float64 (the Gram matrix: `[k, k]`)."""
-
-
-def _host(values: Any) -> np.ndarray[Any, Any]:
-    return values if isinstance(values, np.ndarray) else np.asarray(values.detach().cpu().numpy())
-
-
-@dataclass
-class Gram:
-    """All dot products of the inputs: `[k, k]` float64."""
-
-    k: int
-    blocks: list[np.ndarray[Any, Any]] = field(default_factory=list)
-
-    def needed(self) -> bool:
-        """Return true."""
-        return True
-
-    def wants_sample(self) -> bool:
-        """Return false."""
-        return False
-
-    def prime(self, sample: Array) -> None:
-        """Do nothing."""
-
-    def fork(self) -> Gram:
-        """Return an empty Gram matrix."""
-        return Gram(self.k)
-
-    def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
-        """Add the tile's blocks."""
-        self.blocks.append(_host(ops.gram_blocks(stack, start)).copy())  # it lies in the tile's memory
-
-    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:  # noqa: ARG002
-        """Add a batch's blocks."""
-        blocks, finite = gram_of_grid(grid, code, has_base=has_base)
-        self.blocks.append(blocks)
-        return finite
-
-    def join(self, other: Gram) -> None:
-        """Take over the other's blocks."""
-        self.blocks += other.blocks
-
-    def finish_pass(self) -> bool:
-        """One pass does."""
-        return False
-
-    def result(self) -> Array:
-        """Add the blocks up, exactly."""
-        sums = _column_sums(self.blocks, self.k * (self.k + 1) // 2)
-        gram = np.zeros((self.k, self.k))
-        gram[np.triu_indices(self.k)] = sums
-        return gram + np.triu(gram, 1).T
-
-
-def _column_sums(blocks: list[np.ndarray[Any, Any]], columns: int) -> list[float]:
-    if not blocks:
-        return [0.0] * columns
-    return [math.fsum(column) for column in np.concatenate(blocks).T.tolist()]
 
 
 class MagnitudeThreshold:
@@ -125,8 +31,9 @@ class MagnitudeThreshold:
     misled, two more passes over a histogram of all bit patterns find the value.
     """
 
-    def __init__(self, density: np.ndarray[Any, Any], size: int) -> None:
-        self.density, self.size = density, size
+    def __init__(self, density: np.ndarray[Any, Any], size: int, seen: Seen | None = None) -> None:
+        """Rank the stack's own entries, or what is `seen` in their place: one density for each row of it."""
+        self.density, self.size, self.seen = density, size, seen
         self.rank = [max(1, math.floor(d * size)) for d in density.tolist()]
         self.open = [i for i, d in enumerate(density.tolist()) if 0 < d < 1 and size > 0]
         self.found = np.where(density <= 0, np.inf, 0.0)
@@ -152,12 +59,13 @@ class MagnitudeThreshold:
 
     def prime(self, sample: Array) -> None:
         """Lay each window over the sample's quantile and its error to both sides."""
-        if _itemsize(sample) == 8:
-            self.stage = "all"
+        shown = self._shown(sample)
+        if shown is None or _itemsize(shown) == 8:
+            self.stage = "high" if shown is None else "all"
             return
         spans = {}
         for i in self.open:
-            bits = _host(magnitude_bits(sample[i])).reshape(-1)
+            bits = host(magnitude_bits(shown[i])).reshape(-1)
             kept, last = float(self.density[i]), len(bits) - 1
             reach = _SIGMAS * math.sqrt(kept * (1 - kept) / len(bits)) + 2 / len(bits)
             low, high = (min(last, max(0, round((1 - kept + side) * last))) for side in (-reach, reach))
@@ -169,6 +77,15 @@ class MagnitudeThreshold:
         for i, (low, high) in spans.items():
             self.start_bits[i] = max(0, (low + high) // 2 - self.width // 2)
 
+    def _shown(self, sample: Array) -> Array | None:
+        """Return what is seen in the place of the sample; None where that takes whole rows or tensors."""
+        if self.seen is None:
+            return sample
+        try:
+            return self.seen.rows(sample, Rng(np.zeros(len(sample), np.uint64)))
+        except Exception:  # noqa: BLE001 - a method's own function may need its tensor's shape
+            return None
+
     def fork(self) -> MagnitudeThreshold:
         """Return an empty copy at the same stage."""
         other = object.__new__(MagnitudeThreshold)
@@ -176,12 +93,20 @@ class MagnitudeThreshold:
         other._reset()
         return other
 
+    def enter(self, parameters: Mapping[str, Any]) -> None:
+        """Look with this tensor's numbers."""
+        if self.seen is not None:
+            self.seen = Seen(self.seen.of, parameters)
+
     def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
         """Count one tile's magnitudes."""
-        flat = stack.reshape(stack.shape[0], -1)
+        rows = stack if self.seen is None else self.seen.rows(stack, rng)
+        if len(rows) != len(self.rank):
+            raise ValueError(f"{len(rows)} rows are measured, where one entry a model made {len(self.rank)}")
+        flat = rows.reshape(len(rows), -1)
         if self.stage == "all":
             for i in self.open:
-                self.kept[i].append(np.abs(_host(flat[i])))
+                self.kept[i].append(np.abs(host(flat[i])))
             return
         if _itemsize(flat) == 8:
             self.wide = True  # histograms are of float32's bits: this pass is lost, and the next keeps everything
@@ -204,7 +129,7 @@ class MagnitudeThreshold:
 
     def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:  # noqa: ARG002
         """Count a batch's magnitudes, where a window is being looked at."""
-        if self.stage != "window":
+        if self.stage != "window" or self.seen is not None:
             return None
         low_bits = np.array([self.start_bits[i] if i in self.open else -1 for i in range(len(self.rank))], np.int64)
         above = np.zeros(len(self.rank), np.int64)
@@ -245,7 +170,7 @@ class MagnitudeThreshold:
 
     def _settled(self, i: int) -> bool:
         """Find the threshold in the window, if it is there."""
-        position = _position(_host(self.counts[i]), self.rank[i] - self.above[i])
+        position = _position(host(self.counts[i]), self.rank[i] - self.above[i])
         if position is None:
             return False
         self.found[i] = np.array([self.start_bits[i] + position], np.int32).view(np.float32)[0]
@@ -253,7 +178,7 @@ class MagnitudeThreshold:
 
     def _narrow(self, i: int) -> None:
         """Choose the histogram bin that holds the threshold, and note how many lie above it."""
-        counts = _host(self.counts[i])
+        counts = host(self.counts[i])
         position = _position(counts, self.rank[i])
         if position is None:
             raise AssertionError("the histogram has every entry")
@@ -286,75 +211,26 @@ def _itemsize(array: Any) -> int:
     return int(array.dtype.itemsize)
 
 
-class KeptNorm:
-    """How much each model's L1 norm shrank: the norm of the delta over the norm of what was kept of it, `[k]`.
+def magnitude_threshold(
+    of: Of | None = None,
+    keep: Callable[[Mapping[str, Any]], Any] = lambda p: p["density"],
+    *,
+    scoped: bool = True,
+    reads: tuple[str, ...] | None = None,
+) -> Measured:
+    """Declare a MagnitudeThreshold of `of(stack, p, rng)`, or of the stack itself. -> `[k]`, or `[1]` of one array.
 
-    1 where nothing was kept or nothing was there.
+    `keep(p)` is the fraction whose magnitude reaches the threshold, one for all or one for each row of what is
+    measured; where it is 0 the threshold is infinite, where it is 1 it is 0. For `reads` see `summed`; without `of`
+    nothing but `keep` matters.
     """
 
-    def __init__(self, k: int, keep: Callable[[Array, Any], Array], needed: bool) -> None:
-        self.k, self.keep, self._needed = k, keep, needed
-        self.before: list[np.ndarray[Any, Any]] = []
-        self.after: list[np.ndarray[Any, Any]] = []
+    def make(parameters: Mapping[str, Any], k: int, size: int) -> MagnitudeThreshold:
+        seen = None if of is None else Seen(of, parameters)
+        rows = k if seen is None else seen.count(k)
+        return MagnitudeThreshold(one_each(keep(parameters), rows), size, seen)
 
-    def needed(self) -> bool:
-        """Whether the recipe asks to restore the norm."""
-        return self._needed
-
-    def wants_sample(self) -> bool:
-        """Return false."""
-        return False
-
-    def prime(self, sample: Array) -> None:
-        """Do nothing."""
-
-    def fork(self) -> KeptNorm:
-        """Return an empty copy."""
-        return KeptNorm(self.k, self.keep, self._needed)
-
-    def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
-        """Add one tile's magnitudes, before and after."""
-        self.before.append(_host(ops.abs_sum_blocks(stack)).copy())  # they lie in the tile's memory
-        self.after.append(_host(ops.abs_sum_blocks(self.keep(stack, rng))).copy())
-
-    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
-        """Add a batch's magnitudes, where what is kept is trimmed or dropped."""
-        selection = selection_of(lambda stack: self.keep(stack, rng), self.k, start)
-        if selection is None:
-            return None
-        before, after, finite = norms_of_grid(selection, grid, code, start, has_base=has_base)
-        self.before.append(before)
-        self.after.append(after)
-        return finite
-
-    def join(self, other: KeptNorm) -> None:
-        """Take over a fork's blocks."""
-        self.before += other.before
-        self.after += other.after
-
-    def finish_pass(self) -> bool:
-        """One pass does."""
-        return False
-
-    def result(self) -> Array:
-        """Return the ratios."""
-        pairs = zip(_column_sums(self.before, self.k), _column_sums(self.after, self.k), strict=True)
-        return np.array([before / after if after > 0 else 1.0 for before, after in pairs])
+    return Measured(make, scoped, reading(reads) if of is not None or reads is not None else keep)
 
 
-def _threshold(parameters: Mapping[str, Any], k: int, size: int) -> MagnitudeThreshold:
-    return MagnitudeThreshold(np.broadcast_to(np.asarray(parameters["density"], np.float64).reshape(-1), (k,)), size)
-
-
-Threshold = Annotated[Array, Measured(_threshold, scoped=True)]
-
-
-def kept_norm(keep: Callable[[Array, Mapping[str, Any], Any], Array]) -> Measured:
-    """Declare a KeptNorm for methods with `rescale`; `keep(deltas, parameters, rng)` is what the method keeps."""
-
-    def make(parameters: Mapping[str, Any], k: int, size: int) -> KeptNorm:  # noqa: ARG001 - a measure's signature
-        density = np.asarray(parameters["density"])
-        wanted = parameters["rescale"] == "l1" and bool((density < 1).any())
-        return KeptNorm(k, lambda stack, rng: keep(stack, parameters, rng), wanted)
-
-    return Measured(make)
+Threshold = Annotated[Array, magnitude_threshold()]

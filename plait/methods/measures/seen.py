@@ -1,0 +1,75 @@
+"""What a measure looks at: a function of the stack, applied tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from plait.methods.vocabulary import Array
+from plait.ops import Rng
+
+__all__ = ["Of", "Seen", "beside", "one_each", "reading"]
+
+Of: TypeAlias = Callable[[Array, Mapping[str, Any], Any], Array]
+"""`of(stack, p, rng)` -> a stack `[k, …]`, or one array `[…]`; `p` has the parameters and what was measured before."""
+
+
+def beside(parameters: Mapping[str, Any], stack: Array) -> dict[str, Any]:
+    """Shape numbers to go with a stack: `[k, 1]` becomes `[k, 1, …]`, in the stack's element type and where it lives."""
+    return {name: _beside(value, stack) for name, value in parameters.items()}
+
+
+def _beside(value: Any, stack: Array) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    shaped = value.reshape(*value.shape[:-1], *[1] * (stack.ndim - 1))
+    if isinstance(stack, np.ndarray):
+        return shaped.astype(stack.dtype)
+    import torch  # late: torch is an extra
+
+    return torch.as_tensor(np.ascontiguousarray(shaped), dtype=stack.dtype, device=stack.device)
+
+
+@dataclass
+class Seen:
+    """A function of the stack with a tensor's numbers, which have a trailing axis of length one (`[k, 1]`)."""
+
+    of: Of
+    parameters: Mapping[str, Any]
+    _shaped: dict[Any, dict[str, Any]] = field(default_factory=dict)
+
+    def rows(self, stack: Array, rng: Any) -> Array:
+        """Return what is looked at as `[r, …]`: r is k, or 1 where `of` returns one array; a switch counts as 0 or 1."""
+        kind = stack.ndim, str(stack.dtype), str(getattr(stack, "device", ""))
+        if kind not in self._shaped:
+            self._shaped[kind] = beside(self.parameters, stack)
+        seen = self.of(stack, self._shaped[kind], rng)
+        seen = seen if seen.ndim == stack.ndim else seen.reshape(1, *seen.shape)
+        if "bool" in str(seen.dtype):
+            seen = seen.astype(stack.dtype) if isinstance(stack, np.ndarray) else seen.to(stack.dtype)
+        return seen
+
+    def count(self, k: int) -> int:
+        """Return r, as one entry of zeros a model tells."""
+        with np.errstate(all="ignore"):
+            return len(self.rows(np.zeros((k, 1, 1), np.float32), Rng(np.zeros(k, np.uint64))))
+
+
+def one_each(values: Any, rows: int) -> np.ndarray[Any, Any]:
+    """Return numbers `[rows]`, given one for all or one for each.
+
+    >>> one_each(0.5, 3)
+    array([0.5, 0.5, 0.5])
+    """
+    each = np.asarray(values, np.float64).reshape(-1)
+    if len(each) not in {1, rows}:
+        raise ValueError(f"one number, or one for each of the {rows} rows measured, not {len(each)}")
+    return np.array(np.broadcast_to(each, (rows,)))
+
+
+def reading(names: tuple[str, ...] | None) -> Callable[[Mapping[str, Any]], Any] | None:
+    """Return what `Measured.depends` is for a measure that looks up these names; None: it may look up any."""
+    return None if names is None else lambda parameters: [parameters[name] for name in names]
