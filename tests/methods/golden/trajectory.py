@@ -24,6 +24,14 @@ GOLDEN: dict[str, list[Case]] = {
         # (1·10 + 2·40) / 3: the oldest has 1, not 0
         Case([[10], [40]], [30]),
     ],
+    "median": [
+        # The middle of three; their means would be 4, −1 and 0.
+        Case([[1, -4, 0], [9, 1, 5], [2, 0, -5]], [2, 0, 0]),
+        # Of four, halfway between the middle two
+        Case([[1, -8], [3, 1], [100, 2], [2, 3]], [2.5, 1.5]),
+        Case([[1, -8], [3, 1]], [2, -3.5]),
+        Case([[3, 1]], [3, 1]),
+    ],
 }
 
 EXCEPT: dict[str, dict[str, str]] = {
