@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from plait.dtypes import DTYPES, dtype_by_name
 from plait.errors import Fault
 from plait.methods import Method, find_method
+from plait.planning.components import Components
 from plait.planning.parameters import Levels, Missing, effective
 from plait.planning.shapes import Shapes
 from plait.planning.slots import Slot, Target
-from plait.planning.types import Dropped, Source, Step
+from plait.planning.types import Dropped, Explained, Source, Step
 from plait.planning.views import View
-from plait.recipe import levels_of
+from plait.recipe import levels_of, rule_text, takes
 from plait.recipe.types import Input, Recipe, TensorRule
 
 __all__ = ["Decisions"]
@@ -30,6 +30,7 @@ class Decisions:
     views: Mapping[str, View]
     """By reference, those that only `copy_from` names included."""
     shapes: Shapes
+    components: Components
     explain: bool = False
     faults: list[Fault] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
@@ -45,7 +46,8 @@ class Decisions:
 
     def step(self, target: Target) -> Step | None:
         """Return the step for one target, or None when it is dropped or cannot be made."""
-        rule = next((rule for rule in self.recipe.tensors if fnmatchcase(target.name, rule.match)), None)
+        component = self.components.of(target.name, self._shape(target))
+        rule = next((rule for rule in self.recipe.tensors if takes(rule, target.name, component)), None)
         if rule is not None:
             self._rules_hit.add(id(rule))
         if rule is not None and (rule.drop or rule.copy_from is not None):
@@ -56,6 +58,10 @@ class Decisions:
             lacking = dict.fromkeys(slot.view.reference for slot in target.slots)
             return self.copy_outside(target.name, donor, f"not in {', '.join(lacking)}")
         return self._from_inputs(target, rule, present) if present else None
+
+    def _shape(self, target: Target) -> tuple[int, ...]:
+        slot = next((slot for slot in target.slots if slot.there), None)
+        return slot.view.entries[slot.name].shape if slot else ()
 
     def _by_rule(self, target: Target, rule: TensorRule) -> Step | None:
         """Drop or copy as a rule says."""
@@ -160,7 +166,7 @@ class Decisions:
     def unused_rules(self) -> list[Fault]:
         """Report `tensors:` rules that no tensor came to."""
         return [
-            Fault(f"rule {rule.match!r} matches no output tensor that an earlier rule has not taken.", rule.where)
+            Fault(f"rule {rule_text(rule)} matches no output tensor that an earlier rule has not taken.", rule.where)
             for rule in self.recipe.tensors
             if id(rule) not in self._rules_hit
         ]
@@ -171,8 +177,8 @@ class Decisions:
         wrong = self._count_fault(method, target, slots, base)
         values, explained = effective(
             method,
-            target.name,
-            target.t,
+            target,
+            component=self.components.of(target.name, self._shape(target)),
             shared=self._levels_of(target, rule, None),
             models=[(slot.view.reference, slot.name, self._levels_of(target, rule, slot.given)) for slot in slots],
             missing=self.missing,
@@ -189,12 +195,20 @@ class Decisions:
             self._drop(slot, f"{method.name} does not take {slot.view.reference}'s {target.name}")
         first = base or sources[0]
         out = self._out_dtype(first)
-        post = self._post(target)
+        post, told = self._post(target)
         copied = method.name == "passthrough" and values["scale"] == (1.0,) and out == first.dtype
         step = Step(target.name, out, first.shape, "merge", sources, base, method.name, values, post)
         if copied:
             step = Step(target.name, out, first.shape, "copy", sources, reason="passthrough")
+        if self.explain:
+            explained = (self._choice(method, rule), *explained, *(() if copied else told))
         return replace(step, explained=explained, stage=self._stage)
+
+    def _choice(self, method: Method, rule: TensorRule | None) -> Explained:
+        """Say what made the tensor be merged by this method."""
+        by_rule = rule is not None and rule.merge_method is not None
+        given = f"{rule.where}, tensors {rule_text(rule)}" if rule and by_rule else ""
+        return Explained("merge_method", None, method.name, given or f"{self.recipe.merge_method_where}, recipe")
 
     def _levels_of(self, target: Target, rule: TensorRule | None, given: Input | None) -> Levels:
         key = (id(rule), id(target.module), id(target.slice), id(given))
@@ -233,14 +247,28 @@ class Decisions:
         hint = f"Given: {', '.join(slot.view.reference for slot in slots) or 'none'}."
         return Fault(f"{method.name} takes {takes} model{plural}{kind}; there are {count}.", where, hint)
 
-    def _post(self, target: Target) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-        steps = []
+    def _post(self, target: Target) -> tuple[tuple[tuple[str, Mapping[str, Any]], ...], tuple[Explained, ...]]:
+        steps: list[tuple[str, Mapping[str, Any]]] = []
+        told: list[Explained] = []
+        component = self.components.of(target.name, self._shape(target))
         for step in self.recipe.post:
             declared = find_method(step.name, post=True)
             levels: Levels = [(f"post step {step.name}", step.parameters)]
-            values, _ = effective(declared, target.name, target.t, shared=levels, models=[], missing=Missing())
+            own = Missing(misfits=self.missing.misfits)
+            values, explained = effective(
+                declared,
+                target,
+                component=component,
+                shared=levels,
+                models=[],
+                missing=own,
+                explain=self.explain,
+            )
+            if own.tensors:  # its filters leave this tensor out
+                continue
             steps.append((step.name, values))
-        return tuple(steps)
+            told += [replace(one, parameter=f"{step.name}.{one.parameter}") for one in explained]
+        return tuple(steps), tuple(told)
 
 
 def _takes_unlisted_base(method: Method, target: Target, recipe: Recipe) -> bool:

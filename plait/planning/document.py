@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 from plait.dtypes import DTYPES
@@ -12,6 +11,7 @@ from plait.errors import Fault
 from plait.methods import find_method, method_names
 from plait.output.config import ConfigNote, output_config
 from plait.planning.account import Account
+from plait.planning.components import Components
 from plait.planning.decide import Decisions
 from plait.planning.parameters import idle_parameters, unmatched_filters
 from plait.planning.shapes import Shapes
@@ -21,6 +21,7 @@ from plait.planning.ties import Ties, settle_ties
 from plait.planning.tokens import tokenizer_donor, tokenizer_faults, vocabulary_faults
 from plait.planning.types import Dropped, Source, Step
 from plait.planning.views import Library, View, align_to
+from plait.recipe import takes
 from plait.recipe.types import ModelRef, Module, Recipe
 from plait.structure import config_differences, embedding_and_heads
 
@@ -109,7 +110,7 @@ class _Document:
         if wrong:
             faults += wrong
             return None
-        decisions = Decisions(recipe, self.views, Shapes(recipe.where, donor), self.explain)
+        decisions = Decisions(recipe, self.views, Shapes(recipe.where, donor), Components(recipe, donor), self.explain)
         steps = self._steps(decisions, laid, donor, ties)
         account = Account(recipe, donor, stored, self._inputs(laid), ties.names, laid)
         self._judge(decisions, account, steps, laid)
@@ -143,7 +144,7 @@ class _Document:
         return embedding_and_heads(view.shapes, view.config)[1]
 
     def _copies(self, key: str, name: str) -> bool:
-        return any(str(rule.copy_from) == key and fnmatchcase(name, rule.match) for rule in self.recipe.tensors)
+        return any(str(rule.copy_from) == key and takes(rule, name, "head") for rule in self.recipe.tensors)
 
     def _lay(self, donor: View) -> tuple[list[Laid], list[Fault]]:
         """Put each module with its models; returns what is wrong with its layers, too."""
@@ -197,8 +198,11 @@ class _Document:
         if (donor.config or {}).get("auto_map"):
             message = f"{donor.reference} needs its own code (auto_map); its Python files are not copied."
             self.warnings.append(Fault(message, self.recipe.where))
-        every = [name for view in self.views.values() for name in view.entries]
-        self.library.faults += unmatched_filters(self.recipe, every)
+        known: dict[str, str] = {}
+        for view in self.views.values():
+            components = Components(self.recipe, view)
+            known |= {name: components.of(name, source.shape) for name, source in view.entries.items()}
+        self.library.faults += unmatched_filters(self.recipe, known)
 
     def _judge(self, decisions: Decisions, account: Account, steps: Sequence[Step], laid: Sequence[Laid]) -> None:
         """What only the finished steps can tell."""

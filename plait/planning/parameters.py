@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from plait.errors import Fault, Where, did_you_mean
 from plait.methods import Method, MethodError, Parameter, find_method
+from plait.planning.slots import Target
 from plait.planning.types import Explained
-from plait.recipe import Resolved, filters_in, matches, parameter_mentions, resolve
-from plait.recipe.types import Filtered, Recipe, Setting
+from plait.recipe import Resolved, entries_of, filters_in, matches, parameter_mentions, resolve
+from plait.recipe.types import Filtered, PerLayer, Recipe, Setting
 
 __all__ = ["Levels", "Missing", "check_document", "effective", "idle_parameters", "unmatched_filters"]
 
@@ -22,9 +23,19 @@ class Missing:
     """Required parameters that had no value: (method, parameter, model) -> names of tensors."""
 
     tensors: dict[tuple[str, str, str | None], list[str]] = field(default_factory=dict)
+    misfits: dict[tuple[Where, str, int, int], str] = field(default_factory=dict)
+    """(line, parameter, numbers, layers) -> a tensor, where numbers a layer are more or fewer than the layers."""
+
+    def check_layers(self, parameter: str, found: Resolved | None, target: Target) -> None:
+        """Note numbers a layer of which there are more or fewer than layers."""
+        if found is not None and found.layers and target.layers and found.layers != target.layers:
+            self.misfits.setdefault((found.where, parameter, found.layers, target.layers), target.name)
 
     def faults(self, recipe: Recipe) -> Iterator[Fault]:
-        """One fault for each parameter and model."""
+        """One fault for each parameter and model, and for each misfit."""
+        for (where, parameter, numbers, layers), name in self.misfits.items():
+            message = f"{parameter!r} has {numbers} numbers, one a layer; there are {layers} layers, as at {name}."
+            yield Fault(message, where, "Write a number for each layer; filters keep it to the layers meant.")
         for (method, parameter, model), names in self.tensors.items():
             of = f" for {model}" if model else ""
             tensors = f"{len(names)} tensors, such as {names[0]}" if len(names) > 1 else names[0]
@@ -37,9 +48,9 @@ class Missing:
 
 def effective(
     method: Method,
-    tensor: str,
-    t: float,
+    target: Target,
     *,
+    component: str,
     shared: Levels,
     models: Sequence[tuple[str, str, Levels]],
     missing: Missing,
@@ -47,19 +58,20 @@ def effective(
 ) -> tuple[dict[str, Any], tuple[Explained, ...]]:
     """Return a method's parameters for one tensor, and, on demand, why each has its value.
 
-    `shared` are the levels that hold for all models, highest first; `models` has, for each entry of the stack, its
-    name, its tensor's own name (which filters see, as in mergekit) and its levels. A value that `check_document`
-    finds at fault is passed over.
+    `component` is what the tensor is for; `shared` are the levels that hold for all models, highest first; `models`
+    has, for each entry of the stack, its name, its tensor's own name (which filters see, as in mergekit) and its
+    levels. A value that `check_document` finds at fault is passed over.
     """
     values: dict[str, Any] = {}
     explained: list[Explained] = []
-    variant = _variant(method, tensor, t, shared)
+    variant = _variant(method, target, shared, component)
     defaults = method.defaults_of(variant)
     for name, declared in method.parameters.items():
-        asked = models if declared.per_model else [("", tensor, shared)]
+        asked = models if declared.per_model else [("", target.name, shared)]
         numbers = []
         for model, own_name, levels in asked:
-            found = _resolve(name, declared, own_name, t, levels)
+            found = _resolve(name, declared, own_name, target.t, levels, component, model)
+            missing.check_layers(name, found, target)
             if found is not None and not declared.fault(found.value):
                 value = declared.read(found.value)
             elif name in defaults:
@@ -67,7 +79,7 @@ def effective(
             else:
                 value = 1.0 if declared.kind is float else declared.kind()
                 if found is None:
-                    missing.tensors.setdefault((method.name, name, model or None), []).append(tensor)
+                    missing.tensors.setdefault((method.name, name, model or None), []).append(target.name)
             numbers.append(value)
             if explain:
                 rule = _rule(found, variant if name in method.variant_defaults.get(variant, {}) else "")
@@ -78,12 +90,12 @@ def effective(
     return values, tuple(explained)
 
 
-def _variant(method: Method, tensor: str, t: float, shared: Levels) -> str:
+def _variant(method: Method, target: Target, shared: Levels, component: str) -> str:
     """Whose defaults the recipe asks for; "" for a method that has no variants."""
     if not method.variant_defaults:
         return ""
     declared = method.parameters["variant"]
-    found = _resolve("variant", declared, tensor, t, shared)
+    found = _resolve("variant", declared, target.name, target.t, shared, component, "")
     return str(method.defaults["variant"] if found is None or declared.fault(found.value) else found.value)
 
 
@@ -93,11 +105,13 @@ def _rule(found: Resolved | None, variant: str) -> str:
     return f"{found.where}, {found.level}" + (f": {found.note}" if found.note else "")
 
 
-def _resolve(name: str, declared: Parameter, tensor: str, t: float, levels: Levels) -> Resolved | None:
+def _resolve(
+    name: str, declared: Parameter, tensor: str, t: float, levels: Levels, component: str, model: str
+) -> Resolved | None:
     for level in levels:
         for word in (name, declared.also):
             if word and word in level[1]:
-                found = resolve(word, tensor, t, (level,))
+                found = resolve(word, tensor, t, (level,), component=component, model=model)
                 if found is not None:
                     return found
     return None
@@ -125,7 +139,7 @@ def check_document(recipe: Recipe) -> list[Fault]:
             faults += _check_mention(
                 name, setting, level, [by_rule[id(setting)]] if id(setting) in by_rule else methods
             )
-    return faults + _said_twice(recipe, methods)
+    return [*faults, *_check_columns(recipe, methods), *_said_twice(recipe, methods)]
 
 
 def _method(name: str, *, post: bool = False) -> Method | str:
@@ -185,15 +199,44 @@ def _is_model_level(level: str) -> bool:
     return level.rsplit(", ", maxsplit=1)[-1].startswith(("model '", "source '"))
 
 
-def _scalars(setting: Setting) -> Iterator[tuple[Any, Where]]:
+def _scalars(setting: Setting | Filtered) -> Iterator[tuple[Any, Where]]:
     entries: Any = setting.value if isinstance(setting.value, tuple) else (setting.value,)
     for entry in entries:
         if isinstance(entry, Filtered):
-            inner: Any = entry.value if isinstance(entry.value, tuple) else (entry.value,)
-            for value in inner:
-                yield value, entry.where
+            yield from _scalars(entry)
+        elif isinstance(entry, PerLayer):
+            for column in entry.columns:
+                yield from zip(column.numbers, column.places, strict=True)
         else:
             yield entry, setting.where
+
+
+def _check_columns(recipe: Recipe, methods: Sequence[Method]) -> Iterator[Fault]:
+    """Hold the models that numbers a layer name against those of the recipe."""
+    listed = {str(given.model) for module in recipe.modules for part in module.slices for given in part.sources}
+    for name, setting, level in parameter_mentions(recipe):
+        for entry in entries_of(setting) or (setting,):
+            named = {column.model for column in entry.value.columns} if isinstance(entry.value, PerLayer) else {None}
+            if None in named:
+                continue
+            if _is_model_level(level) or not any(_is_per_model(method, name) for method in methods):
+                message = f"{name!r} takes one number a layer here, not one for each model ({level})."
+                yield Fault(message, entry.where)
+                continue
+            for odd in sorted(str(model) for model in named if model not in listed):
+                hint = f"{did_you_mean(odd, sorted(listed))} Models: {', '.join(sorted(listed))}.".strip()
+                yield Fault(
+                    f"{name!r} has numbers a layer for {odd}, which is not merged ({level}).", entry.where, hint
+                )
+            lacking = sorted(listed - named - {str(recipe.base_model)})
+            if lacking and any(method.parameter(name) in method.defaults for method in methods):
+                message = f"{name!r} has no numbers a layer for {', '.join(lacking)} ({level})."
+                yield Fault(message, entry.where, "Write a column for every model.")
+
+
+def _is_per_model(method: Method, name: str) -> bool:
+    own = method.parameter(name)
+    return own is not None and method.parameters[own].per_model
 
 
 def _said_twice(recipe: Recipe, methods: Sequence[Method]) -> list[Fault]:
@@ -210,15 +253,19 @@ def _said_twice(recipe: Recipe, methods: Sequence[Method]) -> list[Fault]:
     return faults
 
 
-def unmatched_filters(recipe: Recipe, names: Iterable[str]) -> list[Fault]:
-    """Report filters that match no tensor of any input."""
-    known = tuple(dict.fromkeys(names))
+def unmatched_filters(recipe: Recipe, known: Mapping[str, str]) -> list[Fault]:
+    """Report filters that match no tensor of any input; `known` has what each is for, by name."""
     faults = []
     for entry in filters_in(recipe):
-        if not any(matches(entry.filter, name) for name in known):
-            words = sorted({word for name in known for word in name.split(".") if not word.isdigit()})
+        of = {name for name, component in known.items() if entry.component in {None, component}}
+        if not of:
+            has = ", ".join(sorted(set(known.values())))
+            faults.append(Fault(f"component {entry.component!r} matches no tensor.", entry.where, f"There are: {has}."))
+        elif not any(matches(entry.filter, name) for name in of):
+            words = sorted({word for name in of for word in name.split(".") if not word.isdigit()})
             hint = f"{did_you_mean(entry.filter or '', words)} Filters match part of a tensor's name.".strip()
-            faults.append(Fault(f"filter {entry.filter!r} matches no tensor.", entry.where, hint))
+            inside = f" of component {entry.component!r}" if entry.component else ""
+            faults.append(Fault(f"filter {entry.filter!r} matches no tensor{inside}.", entry.where, hint))
     return faults
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plait.errors import Fault, Where
 from plait.planning.views import View
@@ -42,6 +42,8 @@ class Target:
     base: View | None
     slice: Slice
     module: Module
+    layers: int | None = None
+    """How many layers gradients run over here; None outside the layers."""
 
 
 Pair = tuple[Input | None, View]
@@ -70,7 +72,9 @@ def targets(laid: Laid, names: Sequence[str]) -> Iterator[Target]:
     stacks = laid.pairs[0][0][1].stacks
     if laid.stack is None:
         for name in names:
-            yield _outside(laid, name, gradient_position(name, stacks), 0)
+            at = locate(name)
+            own = next((stack.length for stack in stacks if at is not None and stack.prefix == at.prefix), None)
+            yield replace(_outside(laid, name, gradient_position(name, stacks), 0), layers=own)
         return
     others = [stack for stack in stacks if stack.prefix != laid.stack.prefix]
     for name in names:
@@ -99,7 +103,7 @@ def _layers(laid: Laid, stack: Stack) -> Iterator[Target]:
                     Slot(view, _name(stack.prefix, begin + offset, suffix), given)
                     for (given, view), begin in zip(inputs, begins, strict=True)
                 )
-                yield Target(_name(stack.prefix, out, suffix), t, slots, base, part, laid.module)
+                yield Target(_name(stack.prefix, out, suffix), t, slots, base, part, laid.module, length)
             out += 1
 
 

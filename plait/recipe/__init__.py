@@ -3,7 +3,7 @@
 from plait.recipe.mentions import filters_in, levels_of, model_mentions, parameter_mentions
 from plait.recipe.read import load_recipe, parse_recipe
 from plait.recipe.references import parse_reference
-from plait.recipe.settings import Resolved, entries_of, evaluate, matches, resolve
+from plait.recipe.settings import Resolved, entries_of, evaluate, matches, resolve, rule_text, takes
 
 __all__ = [
     "Resolved",
@@ -18,4 +18,6 @@ __all__ = [
     "parse_recipe",
     "parse_reference",
     "resolve",
+    "rule_text",
+    "takes",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -13,12 +14,26 @@ from plait.errors import Fault, Where, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Fields", "Page", "documents", "is_null", "is_text", "listed", "open_fields", "pairs", "scalar", "text_of"]
+__all__ = [
+    "Fields",
+    "Page",
+    "documents",
+    "is_null",
+    "is_text",
+    "listed",
+    "open_fields",
+    "pairs",
+    "plain_number",
+    "scalar",
+    "text_of",
+]
 
 Pairs = dict[str, tuple[Node, Node]]
 
 _TAG = "tag:yaml.org,2002:"
 _LONGEST_SHOWN = 60
+_NUMBER = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?(inf|infinity|nan)", re.IGNORECASE)
 _CONSTRUCTOR = SafeConstructor()
 # Nothing in a recipe is a date, and `=` is a token like any other: both are text.
 _TEXT = {_TAG + "str", _TAG + "timestamp", _TAG + "value"}
@@ -40,6 +55,15 @@ class Page:
         self.faults: list[Fault] = []
         self.warnings: list[Fault] = []
         self.read_pairs: dict[int, Pairs] = {}
+        self.replaced: dict[tuple[int, int], str] = {}
+        """Spans of the text, and what stands there in `standalone`."""
+
+    def standalone(self) -> str:
+        """The text with everything written out that was read from other files."""
+        text = self.text
+        for (start, end), new in sorted(self.replaced.items(), reverse=True):
+            text = text[:start] + new + text[end:]
+        return text
 
     def where(self, node: Node) -> Where:
         """The file and the line on which `node` begins."""
@@ -131,6 +155,13 @@ def scalar(page: Page, node: Node) -> bool | int | float | str | None:
         page.fault(node, f"{page.shown(node)} cannot be read as {node.tag.removeprefix(_TAG)}.")
         return None
     return value
+
+
+def plain_number(text: str) -> str | float:
+    """YAML 1.1 reads `1e-3`, `-.5` and `inf` as text; without quotes they are meant as numbers."""
+    if _NUMBER.fullmatch(text):
+        return float(text.replace("_", ""))
+    return float(text) if _NOT_FINITE.fullmatch(text) else text
 
 
 def is_null(node: Node) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plait.recipe.settings import Level, entries_of
+from plait.recipe.settings import Level, entries_of, rule_text
 from plait.recipe.types import Filtered, Input, ModelRef, ModelToken, Module, Recipe, Setting, Slice, TensorRule
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def model_mentions(recipe: Recipe) -> Iterator[ModelRef]:
 
 
 def _rule_label(rule: TensorRule) -> str:
-    return f"tensors '{rule.match}'"
+    return f"tensors {rule_text(rule)}"
 
 
 def _module_label(module: Module) -> str:

@@ -1,21 +1,20 @@
-"""Reading `parameters`: scalars, gradients and lists of `{filter, value}`."""
+"""Reading `parameters`: scalars, gradients, numbers a layer and lists of `{filter, component, value}`."""
 
 from __future__ import annotations
 
 import math
-import re
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from plait.recipe.document import Page, open_fields, pairs, scalar, text_of
-from plait.recipe.types import Filtered, Scalar, Setting, Settings
+from plait.errors import did_you_mean
+from plait.recipe.coefficients import is_per_layer, read_per_layer
+from plait.recipe.document import Fields, Page, open_fields, pairs, plain_number, scalar, text_of
+from plait.recipe.types import COMPONENTS, Filtered, PerLayer, Scalar, Setting, Settings
 
-__all__ = ["read_parameters", "read_setting"]
+__all__ = ["read_component", "read_parameters", "read_setting"]
 
-_NUMBER = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?")
-_NOT_FINITE = re.compile(r"[-+]?(inf|infinity|nan)", re.IGNORECASE)
 _LARGEST = 2**64
-_SHAPES = "a number, text, true or false, a gradient (a list of these) or a list of {filter, value}"
+_SHAPES = "a number, text, true or false, a gradient (a list of these), {file: ...} or a list of {filter, value}"
 
 
 def read_parameters(page: Page, node: Node | None) -> Settings:
@@ -31,9 +30,9 @@ def read_parameters(page: Page, node: Node | None) -> Settings:
 
 def read_setting(page: Page, node: Node, name: str) -> Setting | None:
     """Read the value of the parameter `name`; None when it is at fault."""
-    entries = _entries(node)
+    entries = _entries(page, node)
     if entries is None:
-        value = _scalar_or_gradient(page, node, name)
+        value = _one_value(page, node, name)
         return None if value is None else Setting(value, page.where(node))
     read = [_filtered(page, entry, name) for entry in entries]
     kept = tuple(entry for entry in read if entry is not None)
@@ -41,10 +40,10 @@ def read_setting(page: Page, node: Node, name: str) -> Setting | None:
     return Setting(kept, page.where(node)) if kept else None
 
 
-def _entries(node: Node) -> list[Node] | None:
+def _entries(page: Page, node: Node) -> list[Node] | None:
     """The `{filter, value}` entries of a setting; None when it is of another shape."""
     if isinstance(node, MappingNode):
-        return [node]
+        return None if is_per_layer(page, node) else [node]
     if isinstance(node, SequenceNode) and any(isinstance(entry, MappingNode) for entry in node.value):
         return list(node.value)
     return None
@@ -52,7 +51,7 @@ def _entries(node: Node) -> list[Node] | None:
 
 def _filtered(page: Page, node: Node, name: str) -> Filtered | None:
     hint = "Write the value for all other tensors as {value: ...}, last."
-    fields = open_fields(page, node, f"An entry of parameter '{name}'", ("filter", "value"), hint)
+    fields = open_fields(page, node, f"An entry of parameter '{name}'", ("filter", "component", "value"), hint)
     if fields is None:
         return None
     filter_node = fields.node_of("filter")
@@ -62,22 +61,35 @@ def _filtered(page: Page, node: Node, name: str) -> Filtered | None:
     elif filter_node is not None:
         page.fault(filter_node, f"The filter of parameter '{name}' is empty.", "Leave it out to match every tensor.")
     value_node = fields.require("value")
-    value = None if value_node is None else _scalar_or_gradient(page, value_node, name)
-    return None if value is None else Filtered(wanted, value, page.where(node))
+    value = None if value_node is None else _one_value(page, value_node, name)
+    of = read_component(page, fields)
+    return None if value is None else Filtered(wanted, value, page.where(node), of)
+
+
+def read_component(page: Page, fields: Fields) -> str | None:
+    """Read `component`, one of the words for what a tensor is for; None when absent or at fault."""
+    word = fields.text("component")
+    if word is None or word in COMPONENTS:
+        return word
+    hint = f"{did_you_mean(word.lower(), COMPONENTS)} They are: {', '.join(COMPONENTS)}.".strip()
+    page.fault(fields.node_of("component") or fields.node, f"There is no component '{word}'.", hint)
+    return None
 
 
 def _warn_unreachable(page: Page, nodes: list[Node], entries: tuple[Filtered, ...]) -> None:
     if len(nodes) != len(entries):
         return
     for node, entry in zip(nodes[:-1], entries, strict=False):
-        if entry.filter in {None, "*"}:
+        if entry.filter in {None, "*"} and entry.component is None:
             page.warn(node, "This entry matches every tensor, so those after it never apply.", "Put it last.")
             return
 
 
-def _scalar_or_gradient(page: Page, node: Node, name: str) -> Scalar | tuple[Scalar, ...] | None:
+def _one_value(page: Page, node: Node, name: str) -> Scalar | tuple[Scalar, ...] | PerLayer | None:
     if isinstance(node, SequenceNode):
         return _gradient(page, node, name)
+    if is_per_layer(page, node):
+        return read_per_layer(page, node, name)
     return _value(page, node, name)
 
 
@@ -114,7 +126,7 @@ def _value(page: Page, node: Node, name: str) -> Scalar | None:
             page.fault(node, f"Parameter '{name}' has no value.", "Give it one, or leave it out.")
         return None
     if isinstance(value, str) and node.style is None:
-        value = _plain_number(value)
+        value = plain_number(value)
     if isinstance(value, float) and math.isnan(value):
         page.fault(node, f"Parameter '{name}' is not a number: {page.shown(node)}.")
         return None
@@ -122,10 +134,3 @@ def _value(page: Page, node: Node, name: str) -> Scalar | None:
         page.fault(node, f"Parameter '{name}' is too large: {page.shown(node)}.")
         return None
     return value
-
-
-def _plain_number(text: str) -> str | float:
-    """YAML 1.1 reads `1e-3`, `-.5` and `inf` as text; without quotes they are meant as numbers."""
-    if _NUMBER.fullmatch(text):
-        return float(text.replace("_", ""))
-    return float(text) if _NOT_FINITE.fullmatch(text) else text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -10,7 +12,7 @@ from plait.dtypes import dtype_by_name
 from plait.errors import Fault, RecipeError, Where, did_you_mean
 from plait.recipe.document import Fields, Page, documents, is_null, is_text, listed, open_fields, pairs, text_of
 from plait.recipe.inputs import read_modules
-from plait.recipe.parameters import read_parameters, read_setting
+from plait.recipe.parameters import read_component, read_parameters, read_setting
 from plait.recipe.references import read_reference
 from plait.recipe.stages import in_order
 from plait.recipe.tokens import read_tokenizer
@@ -22,7 +24,8 @@ _KEYS = (
     *("name", "models", "slices", "modules", "merge_method", "base_model", "parameters", "dtype", "out_dtype"),
     *("tokenizer_source", "tokenizer", "chat_template", "tensors", "post", "seed", "strict"),
 )
-_RULE_KEYS = ("match", "merge_method", "parameters", "copy_from", "drop")
+_SELECTORS = ("match", "regex", "component")
+_ACTIONS = ("merge_method", "parameters", "copy_from", "drop")
 _FLOATS = ("float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2")
 _SHORT = {"bf16": "bfloat16", "fp16": "float16", "f16": "float16", "half": "float16", "fp32": "float32"}
 
@@ -58,6 +61,8 @@ def parse_recipe(text: str, file: str = "recipe") -> tuple[Recipe, ...]:
     ordered = in_order(page, recipes) if complete else ()
     if page.faults:
         raise RecipeError(page.faults)
+    if page.replaced:
+        ordered = tuple(replace(recipe, text=page.standalone()) for recipe in ordered)
     return ordered
 
 
@@ -123,30 +128,51 @@ def _rules(page: Page, node: Node | None) -> tuple[TensorRule, ...]:
 
 
 def _rule(page: Page, node: Node) -> TensorRule | None:
-    fields = open_fields(page, node, "An entry of 'tensors'", _RULE_KEYS)
+    fields = open_fields(page, node, "An entry of 'tensors'", _SELECTORS + _ACTIONS)
     if fields is None:
         return None
-    fields.require("match")
+    _check_selectors(page, fields)
     _check_actions(page, fields)
     drop = fields.flag("drop")
     if drop is False:
         page.fault(fields.key_node("drop"), "'drop' can only be true.", "Leave it out to keep the tensors.")
     rule = TensorRule(
-        match=fields.text("match") or "",
+        match=fields.text("match"),
         where=page.where(node),
         merge_method=fields.text("merge_method"),
         parameters=read_parameters(page, fields.node_of("parameters")),
         copy_from=_model(page, fields, "copy_from"),
         drop=bool(drop),
+        regex=_regex(page, fields),
+        component=read_component(page, fields),
     )
-    return rule if rule.match else None
+    return rule if rule.match or rule.regex or rule.component else None
+
+
+def _check_selectors(page: Page, fields: Fields) -> None:
+    if any(fields.node_of(key) is not None or fields.suggests(key) for key in _SELECTORS):
+        return
+    ways = "'match' (a glob), 'regex' or 'component', or several of these"
+    page.fault(fields.node, f"An entry of 'tensors' needs {ways}.")
+
+
+def _regex(page: Page, fields: Fields) -> str | None:
+    written, node = fields.text("regex"), fields.node_of("regex")
+    if written is None or node is None:
+        return None
+    try:
+        re.compile(written)
+    except re.error as error:
+        page.fault(node, f"'regex' is no regular expression: {error}.", "It is written as for Python's re.search.")
+        return None
+    return written
 
 
 def _check_actions(page: Page, fields: Fields) -> None:
     """A rule does one thing: merge in another way, copy, or drop."""
-    given = [key for key in _RULE_KEYS[1:] if fields.node_of(key) is not None]
+    given = [key for key in _ACTIONS if fields.node_of(key) is not None]
     ways = "one of: 'merge_method' and/or 'parameters'; 'copy_from'; 'drop: true'"
-    if not given and not any(fields.suggests(key) for key in _RULE_KEYS[1:]):
+    if not given and not any(fields.suggests(key) for key in _ACTIONS):
         page.fault(fields.node, f"An entry of 'tensors' needs {ways}.")
     elif len(given) > 1 and set(given) != {"merge_method", "parameters"}:
         has = " and ".join(f"'{key}'" for key in given)

@@ -9,11 +9,14 @@ from typing import Literal
 from plait.errors import Fault, Where
 
 __all__ = [
+    "COMPONENTS",
+    "Column",
     "Filtered",
     "Input",
     "ModelRef",
     "ModelToken",
     "Module",
+    "PerLayer",
     "PostStep",
     "Recipe",
     "Scalar",
@@ -26,6 +29,9 @@ __all__ = [
 ]
 
 Scalar = bool | int | float | str
+
+COMPONENTS = ("attention", "mlp", "embeddings", "norms", "head", "other")
+"""What a tensor may be for, in the words of `component`; "other" is what its name and shape do not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +55,41 @@ class ModelRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Column:
+    """One number a layer, the first layer first, and where each is written. `model` None: for all models."""
+
+    model: str | None
+    numbers: tuple[float, ...]
+    places: tuple[Where, ...] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PerLayer:
+    """A value written as `{layers: ...}` or `{file: ...}` (plait's own): one column for all models, or one for each."""
+
+    columns: tuple[Column, ...]
+    file: str = field(default="", compare=False)
+    """The file, "" for numbers in the recipe itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Filtered:
-    """One entry of a `{filter, value}` list. `filter` None or "*" matches every tensor."""
+    """One entry of a `{filter, value}` list. `filter` None or "*" matches every tensor.
+
+    With a `component` (plait's own) the tensor must be of it as well.
+    """
 
     filter: str | None
-    value: Scalar | tuple[Scalar, ...]
+    value: Scalar | tuple[Scalar, ...] | PerLayer
     where: Where
+    component: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The value of one parameter at one level: a scalar, a gradient, or a list of filtered values."""
+    """The value of one parameter at one level: a scalar, a gradient, numbers a layer, or a list of filtered values."""
 
-    value: Scalar | tuple[Scalar, ...] | tuple[Filtered, ...]
+    value: Scalar | tuple[Scalar, ...] | PerLayer | tuple[Filtered, ...]
     where: Where
 
 
@@ -102,17 +130,20 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class TensorRule:
-    """An entry of `tensors:` (plait's own): for tensors whose output name matches the glob `match`.
+    """An entry of `tensors:` (plait's own): for the output tensors that all of its selectors take in.
 
-    Exactly one of: another `merge_method` and/or `parameters`; `copy_from` a model; `drop`.
+    Selectors, at least one: the glob `match`, of the whole name; the regular expression `regex`, found anywhere in
+    it; the `component`. Then exactly one of: another `merge_method` and/or `parameters`; `copy_from` a model; `drop`.
     """
 
-    match: str
+    match: str | None
     where: Where
     merge_method: str | None = None
     parameters: Settings = field(default_factory=dict)
     copy_from: ModelRef | None = None
     drop: bool = False
+    regex: str | None = None
+    component: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +208,6 @@ class Recipe:
     seed: int | None = None
     strict: bool = False
     text: str = field(default="", compare=False, repr=False)
-    """The whole file as read, for the output's copy of the recipe and the lock."""
+    """The whole file, for the output's copy of the recipe and the lock; numbers of `{file: ...}` written out."""
     warnings: tuple[Fault, ...] = field(default=(), compare=False)
     """What is odd about the document, but no fault."""

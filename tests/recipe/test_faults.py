@@ -67,14 +67,14 @@ m.yml:13: 'strict' must be true or false, not `maybe`.
 m.yml:14: Duplicate key 'seed', first on line 12. Keep one of them.
 m.yml:15: A key must be text, not `1`. Put it in quotes.
 m.yml:17: Parameter 't' is not a number: `.nan`.
-m.yml:18: An entry of parameter 'u' has no key 'filtr'. Did you mean 'filter'? It takes: filter, value.
+m.yml:18: An entry of parameter 'u' has no key 'filtr'. Did you mean 'filter'? It takes: filter, component, value.
 m.yml:19: The filter of parameter 'v' must be text, not `1`. Put it in quotes.
 m.yml:19: An entry of parameter 'v' must be a mapping, not `3`. Write the value for all other tensors as {{value: ...}}, last.
 m.yml:20: Parameter 'w' has no value. Give it one, or leave it out.
-m.yml:21: Parameter 'x' must be a number, text, true or false, a gradient (a list of these) or a list of {{filter, value}}, not `[1]`.
+m.yml:21: Parameter 'x' must be a number, text, true or false, a gradient (a list of these), {{file: ...}} or a list of {{filter, value}}, not `[1]`.
 m.yml:23: An entry of 'tensors' takes one of: 'merge_method' and/or 'parameters'; 'copy_from'; 'drop: true'; this one has 'copy_from' and 'drop'.
 m.yml:24: An entry of 'tensors' needs one of: 'merge_method' and/or 'parameters'; 'copy_from'; 'drop: true'.
-m.yml:25: An entry of 'tensors' needs 'match'.
+m.yml:25: An entry of 'tensors' needs 'match' (a glob), 'regex' or 'component', or several of these.
 m.yml:25: 'drop' can only be true. Leave it out to keep the tensors.
 m.yml:26: An entry of 'post' must be a step's name, or a mapping of one name, not `{{d: 1, e: 2}}`. Begin each step with its own '- '.
 m.yml:26: An entry of 'post' must be a step's name, or a mapping of one name, not `3`.
