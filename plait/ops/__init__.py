@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plait.ops.entries import exp, maximum, median, minimum, sign, sqrt, stacked, tanh, where
+from plait.ops.last_axis import keep_of_each, ranks, row_norm, row_sum
 from plait.ops.rng import Rng, rng_key
 from plait.ops.rows import gram_of_rows, weighted_rows
 from plait.ops.scratch import tile_scope
@@ -36,11 +37,15 @@ __all__ = [
     "gram_blocks",
     "gram_of",
     "gram_of_rows",
+    "keep_of_each",
     "largest",
     "maximum",
     "median",
     "minimum",
+    "ranks",
     "rng_key",
+    "row_norm",
+    "row_sum",
     "scale",
     "sign",
     "sqrt",
@@ -114,6 +119,14 @@ def drop(deltas: Array, density: Array, rng: Rng) -> Array:
     The random drop of DARE (Yu et al. 2024, https://arxiv.org/abs/2311.03099). Whether element j of the
     tile of model i stays depends on `rng.keys[i]`, `rng.start + j` and the density alone: see `plait.ops.rng`. A
     larger density keeps all that a smaller one keeps.
+
+    Args:
+        deltas: a tile's stack.
+        density: one number per model, `[k, 1, …]`; or one per entry, of the stack's own shape. In [0, 1].
+        rng: at the tile's first element.
+
+    Raises:
+        ValueError: another number of densities, or one outside [0, 1].
 
     >>> drop(np.ones((2, 4)), np.array([[0.5], [1.0]]), Rng(np.array([1, 2], np.uint64)))
     array([[0., 0., 0., 1.],

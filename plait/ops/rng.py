@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Rng", "keep_limits", "rng_key"]
+__all__ = ["Rng", "first_outside", "keep_limits", "rng_key"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,3 +88,12 @@ def keep_limits(density: Any, models: int) -> npt.NDArray[np.int64]:
     if not ((each >= 0) & (each <= 1)).all():
         raise ValueError(f"a density is the fraction kept, in [0, 1]; got {each.tolist()}")
     return (each * 2.0**32).astype(np.int64)  # a power of two scales exactly, and the cast rounds down
+
+
+def first_outside(density: npt.NDArray[Any]) -> float:
+    """Return the first density that is none, to be named in an error; there must be one.
+
+    >>> first_outside(np.array([0.5, 1.5, 2.0]))
+    1.5
+    """
+    return float(density[~((density >= 0) & (density <= 1))][0])

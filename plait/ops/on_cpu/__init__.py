@@ -13,10 +13,11 @@ import numpy as np
 from plait.ops.on_cpu import blocks, codec, elementwise
 from plait.ops.on_cpu.entries import maximum, median, minimum, sign, sqrt, stacked, where
 from plait.ops.on_cpu.exponential import exp, tanh
+from plait.ops.on_cpu.last_axis import keep_of_each, ranks, row_norm, row_sum
 from plait.ops.on_cpu.rows import gram_of_rows, weighted_rows
-from plait.ops.on_cpu.shapes import Array, flat_of, like, per_model, plain, rows_of
+from plait.ops.on_cpu.shapes import FLOATS, Array, flat_of, like, per_model, plain, rows_of
 from plait.ops.on_cpu.sums import ordered_bits, sum_blocks
-from plait.ops.rng import Rng, keep_limits
+from plait.ops.rng import Rng, first_outside, keep_limits
 from plait.ops.scratch import empty
 
 __all__ = [
@@ -34,12 +35,16 @@ __all__ = [
     "gram_of_rows",
     "histogram_high",
     "histogram_low",
+    "keep_of_each",
     "largest",
     "magnitude_bits",
     "maximum",
     "median",
     "minimum",
     "ordered_bits",
+    "ranks",
+    "row_norm",
+    "row_sum",
     "scale",
     "sign",
     "sqrt",
@@ -96,12 +101,16 @@ def agreeing_mean(stack: Array, sign: Array, weight: Any) -> Array:
 def drop(deltas: Array, density: Any, rng: Rng) -> Array:
     """See plait.ops.drop."""
     out = like(deltas.shape, deltas)
-    rows = rows_of(deltas)
-    limits = keep_limits(density, deltas.shape[0])
-    if rng.keys.size != limits.size:
-        raise ValueError(f"one key per model: {limits.size} models, but {rng.keys.size} keys")
+    rows, density = rows_of(deltas), np.asarray(density)
+    if rng.keys.size != len(rows):
+        raise ValueError(f"one key per model: {len(rows)} models, but {rng.keys.size} keys")
     keys = np.stack([rng.keys & np.uint64(0xFFFFFFFF), rng.keys >> np.uint64(32)], axis=1).astype(np.uint32)
-    elementwise.drop(rows, limits, keys, rng.start, rows_of(out))
+    if density.shape != deltas.shape or density.size == len(rows):
+        elementwise.drop(rows, keep_limits(density, len(rows)), keys, rng.start, rows_of(out))
+        return out
+    each = rows_of(density if density.dtype in FLOATS else density.astype(np.float64))
+    if not elementwise.drop_each(rows, each, keys, rng.start, rows_of(out)):
+        raise ValueError(f"a density is the fraction kept, in [0, 1]; got {first_outside(density)}")
     return out
 
 

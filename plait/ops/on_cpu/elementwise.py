@@ -19,6 +19,7 @@ __all__ = [
     "agreeing_sum",
     "clamp",
     "drop",
+    "drop_each",
     "elect",
     "largest",
     "scale",
@@ -29,6 +30,7 @@ __all__ = [
 
 PIECE = 2048
 u32 = np.uint32
+f64 = np.float64
 LOW_WORD = 0xFFFFFFFF
 
 
@@ -196,3 +198,33 @@ def drop(deltas: Any, limits: Any, keys: Any, start: int, out: Any) -> None:
         for i in range(deltas.shape[0]):
             _drop_run(deltas[i, done:end], start + done, keys[i], limits[i], out[i, done:end])
         done = end
+
+
+@kernel
+def _drop_run_each(x: Any, density: Any, index: int, key: Any, out: Any) -> bool:
+    """As `_drop_run`, with a density for each entry; whether all of them are in [0, 1]."""
+    zero = out.dtype.type(0)
+    first, high = u32(index & LOW_WORD), u32(index >> 32)
+    before = u32(key[0] ^ mix(high))
+    between = u32(key[1] ^ mix(u32(high ^ u32(0x9E3779B9))))
+    good = True
+    for j in range(out.size):
+        bits = mix(u32(mix(u32(u32(first + u32(j)) ^ before)) ^ between))
+        # The same as bits < floor(density * 2^32), as bits is an integer; all of it is exact in float64.
+        out[j] = x[j] if f64(bits) + 1.0 <= f64(density[j]) * 4294967296.0 else zero
+        good &= (density[j] >= 0) & (density[j] <= 1)
+    return good
+
+
+@kernel
+def drop_each(deltas: Any, density: Any, keys: Any, start: int, out: Any) -> bool:
+    """Kernel of the op with a density for each entry: `[k, n]`, `[k, n]`, uint32 `[k, 2]` -> `[k, n]`."""
+    size = deltas.shape[1]
+    done = 0
+    good = True
+    while done < size:
+        end = min(size, done + LOW_WORD + 1 - ((start + done) & LOW_WORD))
+        for i in range(deltas.shape[0]):
+            good &= _drop_run_each(deltas[i, done:end], density[i, done:end], start + done, keys[i], out[i, done:end])
+        done = end
+    return good

@@ -20,10 +20,11 @@ from plait.ops.on_torch.blocks import (
 )
 from plait.ops.on_torch.codec import decode, encode
 from plait.ops.on_torch.entries import exp, maximum, median, minimum, sign, sqrt, stacked, tanh, where
+from plait.ops.on_torch.last_axis import keep_of_each, ranks, row_norm, row_sum
 from plait.ops.on_torch.rows import gram_of_rows, weighted_rows
 from plait.ops.on_torch.shapes import check, check_stack, per_model, plain, zero_of
 from plait.ops.on_torch.sums import ordered_bits, sum_blocks
-from plait.ops.rng import Rng, keep_limits
+from plait.ops.rng import Rng, first_outside, keep_limits
 
 __all__ = [
     "abs_sum_blocks",
@@ -40,12 +41,16 @@ __all__ = [
     "gram_of_rows",
     "histogram_high",
     "histogram_low",
+    "keep_of_each",
     "largest",
     "magnitude_bits",
     "maximum",
     "median",
     "minimum",
     "ordered_bits",
+    "ranks",
+    "row_norm",
+    "row_sum",
     "scale",
     "sign",
     "sqrt",
@@ -131,15 +136,24 @@ def _random_bits(rng: Rng, count: int, device: Any) -> Any:
     return mix(mix(low ^ low_key ^ mix(high)) ^ high_key ^ mix(high ^ 0x9E3779B9))
 
 
+def _limits(density: Any, deltas: Any) -> Any:
+    """What an entry's random bits must lie below, `[k, 1]` or `[k, n]`, int64."""
+    k = len(deltas)
+    if np.shape(density) != deltas.shape or deltas.numel() == k:
+        density = density.detach().cpu().numpy() if isinstance(density, torch.Tensor) else density
+        return torch.as_tensor(keep_limits(density, k), device=deltas.device)[:, None]
+    each = torch.as_tensor(density, dtype=torch.float64, device=deltas.device).detach()
+    if not ((each >= 0) & (each <= 1)).all():
+        raise ValueError(f"a density is the fraction kept, in [0, 1]; got {first_outside(each.cpu().numpy())}")
+    return (each * 2.0**32).to(torch.int64).reshape(k, -1)
+
+
 def drop(deltas: Any, density: Any, rng: Rng) -> Any:
     """See plait.ops.drop."""
     check_stack(deltas)
-    density = density.detach().cpu().numpy() if isinstance(density, torch.Tensor) else density
-    limits = keep_limits(density, deltas.shape[0])
-    if rng.keys.size != limits.size:
-        raise ValueError(f"one key per model: {limits.size} models, but {rng.keys.size} keys")
-    bits = _random_bits(rng, deltas[0].numel(), deltas.device)
-    kept = bits < torch.as_tensor(limits, device=deltas.device)[:, None]
+    if rng.keys.size != len(deltas):
+        raise ValueError(f"one key per model: {len(deltas)} models, but {rng.keys.size} keys")
+    kept = _random_bits(rng, deltas[0].numel(), deltas.device) < _limits(density, deltas)
     return torch.where(kept.reshape(deltas.shape), deltas, zero_of(deltas))
 
 

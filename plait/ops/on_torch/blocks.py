@@ -6,7 +6,15 @@ from typing import Any
 
 import torch
 
-__all__ = ["abs_sum_blocks", "gram_blocks", "histogram_high", "histogram_low", "magnitude_bits", "window_count"]
+__all__ = [
+    "abs_sum_blocks",
+    "fold",
+    "gram_blocks",
+    "histogram_high",
+    "histogram_low",
+    "magnitude_bits",
+    "window_count",
+]
 
 BLOCK = 4096
 LANES = 64
@@ -19,7 +27,8 @@ def _lanes(stack: Any) -> Any:
     return rows.reshape(rows.shape[0], rows.shape[1] // BLOCK, BLOCK // LANES, LANES)
 
 
-def _fold(lanes: Any) -> Any:
+def fold(lanes: Any) -> Any:
+    """Add the upper half of the lanes to the lower half, until one is left: `[…, lanes]` -> `[…]`."""
     while lanes.shape[-1] > 1:
         half = lanes.shape[-1] // 2
         lanes = lanes[..., :half] + lanes[..., half:]
@@ -33,7 +42,7 @@ def gram_blocks(stack: Any) -> Any:
     total = torch.zeros((len(first), x.shape[1], LANES), dtype=x.dtype, device=x.device)
     for step in range(BLOCK // LANES):
         total = total + x[first, :, step] * x[second, :, step]
-    return _fold(total).T.contiguous()
+    return fold(total).T.contiguous()
 
 
 def abs_sum_blocks(stack: Any) -> Any:
@@ -42,7 +51,7 @@ def abs_sum_blocks(stack: Any) -> Any:
     total = torch.zeros_like(x[:, :, 0])
     for step in range(BLOCK // LANES):
         total = total + x[:, :, step]
-    return _fold(total).T.contiguous()
+    return fold(total).T.contiguous()
 
 
 def magnitude_bits(x: Any) -> Any:

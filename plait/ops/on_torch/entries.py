@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from plait.ops.on_torch import roots
 from plait.ops.on_torch.shapes import broadcast, check, check_shapes, check_stack, common_dtype, zero_of
 
 __all__ = ["exp", "maximum", "median", "minimum", "sign", "sqrt", "stacked", "tanh", "where"]
@@ -52,7 +53,7 @@ def sign(x: Any) -> Any:
 def sqrt(x: Any) -> Any:
     """See plait.ops.sqrt."""
     check(x)
-    return x.sqrt()
+    return roots.sqrt(x)
 
 
 def stacked(*arrays: Any) -> Any:

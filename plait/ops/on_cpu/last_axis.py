@@ -1,0 +1,175 @@
+"""Kernels and wrappers of plait.ops.last_axis: sums in a fixed order, and sorting by the bits of magnitudes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from plait.ops.on_cpu.blocks import BLOCK, LANES, dot
+from plait.ops.on_cpu.jit import kernel
+from plait.ops.on_cpu.shapes import Array, flat_of, like
+from plait.ops.scratch import empty
+
+__all__ = ["keep_of_each", "ranks", "row_norm", "row_sum"]
+
+i64 = np.int64
+
+
+def _lines(x: Array) -> Array:
+    """Return x as `[rows, columns]`, C-contiguous."""
+    if x.ndim == 0:
+        raise ValueError("a row has an axis: an array without dimensions has no rows")
+    return flat_of(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+@kernel
+def _row_sums(x: Any, ones: Any, lanes: Any, out: Any) -> None:
+    """`[rows, columns]`, `[BLOCK]` ones, `[LANES]` room -> `[rows]`."""
+    for row in range(out.size):
+        total = 0.0
+        for low in range(0, x.shape[1], BLOCK):
+            part = x[row, low : low + BLOCK]
+            total += dot(part, ones[: part.size], lanes)
+        out[row] = total
+
+
+@kernel
+def _row_norms(x: Any, lanes: Any, out: Any) -> None:
+    """`[rows, columns]`, `[LANES]` room -> `[rows]`."""
+    for row in range(out.size):
+        total = 0.0
+        for low in range(0, x.shape[1], BLOCK):
+            part = x[row, low : low + BLOCK]
+            total += dot(part, part, lanes)
+        out[row] = np.sqrt(total)
+
+
+def row_sum(x: Array) -> Array:
+    """See plait.ops.row_sum."""
+    lines, out = _lines(x), like((*x.shape[:-1], 1), x)
+    _row_sums(lines, np.ones(BLOCK, x.dtype), np.empty(LANES), out.reshape(-1))
+    return out
+
+
+def row_norm(x: Array) -> Array:
+    """See plait.ops.row_norm."""
+    lines, out = _lines(x), like((*x.shape[:-1], 1), x)
+    _row_norms(lines, np.empty(LANES), out.reshape(-1))
+    return out
+
+
+@kernel
+def _place(x: Any, mask: Any, width: Any, counts: Any) -> None:
+    """Make of `counts` `[digits, values]` where, for each digit, the keys with each of its values begin."""
+    last = (1 << width) - 1
+    counts[:] = 0
+    for j in range(x.size):
+        key = x[j] & mask
+        for digit in range(counts.shape[0]):
+            counts[digit, i64((key >> (digit * width)) & last)] += 1
+    for digit in range(counts.shape[0]):
+        total = 0
+        for value in range(last + 1):
+            count = counts[digit, value]
+            counts[digit, value] = total
+            total += count
+
+
+@kernel
+def _ranks(bits: Any, mask: Any, width: Any, counts: Any, keys: Any, places: Any, out: Any) -> None:
+    """Sort each row by its magnitude bits, from the lowest digit of `width` bits to the highest; stable.
+
+    `[rows, n]`, room `[digits, 2^width]`, `[2, n]`, `[2, n]` -> `[rows, n]`. There are at least two digits: the first
+    round reads the row itself, the last writes ranks where it would place entries.
+    """
+    last, final = (1 << width) - 1, counts.shape[0] - 1
+    for row in range(bits.shape[0]):
+        x, rank = bits[row], out[row]
+        _place(x, mask, width, counts)
+        at = counts[0]
+        for j in range(x.size):
+            key = x[j] & mask
+            value = i64(key & last)
+            place = at[value]
+            at[value] = place + 1
+            keys[0, place] = key
+            places[0, place] = j
+        for digit in range(1, final):
+            at, shift, to = counts[digit], digit * width, digit & 1
+            for j in range(x.size):
+                key = keys[1 - to, j]
+                value = i64((key >> shift) & last)
+                place = at[value]
+                at[value] = place + 1
+                keys[to, place] = key
+                places[to, place] = places[1 - to, j]
+        at, shift, source = counts[final], final * width, (final - 1) & 1
+        for j in range(x.size):
+            value = i64((keys[source, j] >> shift) & last)
+            place = at[value]
+            at[value] = place + 1
+            rank[places[source, j]] = place
+
+
+def ranks(x: Array) -> Array:
+    """See plait.ops.ranks."""
+    lines, out = _lines(x), like(x.shape, x)
+    columns = lines.shape[1]
+    if lines.size == 0:
+        return out
+    kind = np.dtype(f"u{x.itemsize}").type
+    size = 8 * x.itemsize - 1
+    width = 4 if columns < 64 else 8 if columns < 1024 else 11  # clearing the counters should not outweigh the rest
+    counts = empty((-(-size // width), 1 << width), np.int64)
+    keys, places = empty((2, columns), kind), empty((2, columns), np.int64)
+    _ranks(lines.view(kind), kind((1 << size) - 1), width, counts, keys, places, out.reshape(lines.shape))
+    return out
+
+
+@kernel
+def _reached_by(keys: Any, n: int) -> Any:
+    """The greatest number that at least n of the keys reach; by halving, as that needs no order."""
+    low, high = keys.dtype.type(0), keys.max()
+    while low < high:
+        middle = low + ((high - low + 1) >> 1)
+        count = 0
+        for j in range(keys.size):
+            count += keys[j] >= middle
+        if count == n:
+            return middle
+        if count > n:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@kernel
+def _keep(x: Any, bits: Any, mask: Any, n: int, m: int, room: Any, out: Any) -> None:
+    """`[rows, columns]`, room `[m]` -> `[rows, columns]`."""
+    zero = out.dtype.type(0)
+    for row in range(bits.shape[0]):
+        for low in range(0, bits.shape[1], m):
+            group, kept, raw = x[row, low : low + m], out[row, low : low + m], bits[row, low : low + m]
+            keys = room[: raw.size]
+            for j in range(raw.size):
+                keys[j] = raw[j] & mask
+            least = _reached_by(keys, n)
+            left = n
+            for j in range(keys.size):
+                left -= keys[j] > least
+            for j in range(keys.size):
+                equal = (keys[j] == least) & (left > 0)
+                left -= equal
+                kept[j] = group[j] if (keys[j] > least) | equal else zero
+
+
+def keep_of_each(deltas: Array, n: int, m: int) -> Array:
+    """See plait.ops.keep_of_each."""
+    lines, out = _lines(deltas), like(deltas.shape, deltas)
+    kind = np.dtype(f"i{deltas.itemsize}").type
+    room = empty((min(m, lines.shape[1]),), kind)
+    _keep(lines, lines.view(kind), kind(np.iinfo(kind).max), n, m, room, out.reshape(lines.shape))
+    return out
