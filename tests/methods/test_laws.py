@@ -145,7 +145,8 @@ def test_models_and_tensors_have_masks_of_their_own(name):
 def test_models_equal_to_the_base_give_the_base(name, seed, k, shape, weight):
     base, _ = drawn(seed, 1, shape)
     values = {"weight": [weight] * k} if takes(name, "weight") else {}
-    values |= {"density": 0.5, "rescale": "l1"} if takes(name, "density") else {}
+    values |= {"density": 0.5} if takes(name, "density") else {}
+    values |= {"rescale": "l1"} if takes(name, "rescale") else {}
     assert (merge(name, np.repeat(base[None], k, axis=0), base, **values) == base).all()
 
 
@@ -155,7 +156,7 @@ def test_models_equal_to_the_base_give_the_base(name, seed, k, shape, weight):
 def test_scale_0_or_density_0_gives_the_base(name, seed, k, shape):
     base, stack = drawn(seed, k, shape)
     assert (merge(name, stack, base, scale=0) == base).all()
-    for rescale in ("none", "l1", "probability") if takes(name, "density") else ():
+    for rescale in ("none", "l1", "probability") if takes(name, "rescale") else ():
         assert (merge(name, stack, base, density=0, rescale=rescale) == base).all()
 
 
