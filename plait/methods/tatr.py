@@ -48,6 +48,7 @@ def tatr(
     The zero-shot form, which needs no data: |δᵢ| stands for the gradient gᵢ of task i's loss. ε is the
     `quantile` of Ω over the whole model, or, with `scope: tensor`, over each tensor. The paper has no weights. Where
     only one model changed an entry there is no conflict, and it is kept, even if ε is 0, where fusion_bench drops it.
+    (Its ε may be the next entry down: where it rounds a rank down, this rounds it up.)
     """
     del quantile, scope
     conflict = _conflict(deltas)

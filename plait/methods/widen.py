@@ -32,8 +32,8 @@ def widen(weights: Weights, *, ratio: Ratio = 1.0, calibration: Score = 1.0, vec
     among the model's columns, from 0 to 1. s is the softmax of that over the models, and `calibration` where the rank
     is above `ratio` times the model's mean rank. For a vector (norms, biases) s is of |δ| itself, entry by entry.
 
-    The official code takes the rows of the token embedding, whose name a method does not know:
-    `vectors: [{filter: embed_tokens, value: rows}, {value: columns}]`. A column of zeros, whose direction the official
+    The official code takes the rows of the token embedding, which a method cannot tell from other matrices; so write
+    `vectors: [{component: embeddings, value: rows}, {value: columns}]`. A column of zeros, whose direction the official
     code leaves undefined, points nowhere: its direction is the zero vector. Of a tensor with more than two axes, the
     last two are a matrix.
     """
