@@ -142,8 +142,7 @@ class _Job:
         stack, origin = _stacked(self.inputs, self.base, wide=_code(self.first).code == "F64")
         shape = tuple(stack.shape[1:])
         if self.method.locality == "row":
-            rows = shape[0] if len(shape) > 1 else 1
-            return stack.reshape(len(stack), rows, -1), origin
+            return stack.reshape(len(stack), math.prod(shape[:-1]), shape[-1] if shape else 1), origin
         return (stack if self.method.locality == "matrix" else stack.reshape(len(stack), -1)), origin
 
     def rng(self) -> Rng | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -341,5 +342,5 @@ def applied(step: Step, prepared: Prepared, stack: Any, start: int, shaped: Call
 
 
 def _rows(step: Step) -> int:
-    """Rows of the tensor as methods with row locality see it: a vector is one row."""
-    return step.shape[0] if len(step.shape) > 1 else 1
+    """Rows of the tensor as methods with row locality see it: all runs of entries along its last axis."""
+    return math.prod(step.shape[:-1])

@@ -44,7 +44,7 @@ def _tile_bytes(step: Step, device: Geometry) -> int:
     """Bytes that one thread holds while it makes the step: raw batches, float tiles, and what ops put beside them."""
     locality = _locality(step)
     whole = locality == "matrix"
-    columns = step.size // max(1, step.shape[0]) if locality == "row" and len(step.shape) > 1 else 1
+    columns = step.shape[-1] if locality == "row" and step.shape else 1
     batch = step.size if whole else min(step.size, max(device.batch, columns))
     tile = step.size if whole else min(step.size, max(device.tile, columns))
     raw = sum(DTYPES[source.dtype].size for source in step.inputs) + 2 * DTYPES[step.dtype].size

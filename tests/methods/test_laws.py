@@ -144,7 +144,7 @@ def test_models_and_tensors_have_masks_of_their_own(name):
 @given(seed=seeds, k=st.integers(2, 4), shape=shapes, weight=st.floats(-2, 2))
 def test_models_equal_to_the_base_give_the_base(name, seed, k, shape, weight):
     base, _ = drawn(seed, 1, shape)
-    values = {"weight": [weight] * k} if takes(name, "weight") else {}
+    values = {"weight": weight} if takes(name, "weight") else {}
     values |= {"density": 0.5} if takes(name, "density") else {}
     values |= {"rescale": "l1"} if takes(name, "rescale") else {}
     assert (merge(name, np.repeat(base[None], k, axis=0), base, **values) == base).all()

@@ -26,6 +26,12 @@ GOLDEN: dict[str, list[Case]] = {
             {"t": 0.25},
             base=[[1, 0], [1, 0]],
         ),
+        # The directions' arc, sin 60° and sin 30°, at the length ⅔·1 + ⅓·2
+        Case([[0, 2]], [1.1547005, 0.6666667], {"t": 1 / 3, "length": "interpolated"}, base=[1, 0]),
+        # cos = 0.99995, an arc here: Ω/4 = 0.0024999167 at the length ¾·1 + ¼·2.0001
+        Case([[2, 0.02]], [1.2500211, 0.0031250], {"t": 0.25, "length": "interpolated"}, base=[1, 0]),
+        Case([[-3, 0]], [-1, 0], {"t": 0.5, "length": "interpolated"}, base=[1, 0]),
+        Case([[2, 4]], [0.5, 1], {"t": 0.25, "length": "interpolated"}, base=[0, 0]),
     ],
     "karcher": [
         # Halfway along a right angle, at the mean length 3; the plain mean is [1, 2].
@@ -42,6 +48,18 @@ GOLDEN: dict[str, list[Case]] = {
         # A tolerance of 0 never stops early, and divides no zero by zero
         Case([[1, 0], [1, 0], [0, 1]], [0.8660254, 0.5], {"tol": 0}),
         Case([[3, 4], [3, 4]], [3, 4], {"tol": 0}),
+        # A quarter of a right angle at the length (3·2 + 4)/4; a weight of 0 takes no part at all
+        Case([[2, 0], [0, 4]], [2.3096988, 0.9567086], {"weight": [3, 1]}),
+        Case([[0, 5], [3, 0], [-3, 0]], [3, 0], {"weight": [0, 1, 1]}),
+        # What mergekit 0.1.5 gave in float64
+        Case(
+            [
+                [[0.0, 0.25, -0.25], [-0.25, -1.25, 0.25]],
+                [[0.0, 1.375, -0.5], [-0.625, 0.5, 0.375]],
+                [[0.125, -0.875, 0.0], [0.75, -1.375, -0.5]],
+            ],
+            [[0.07990442, 0.65026979, -0.55179762], [-0.16634296, -1.38261172, 0.13820805]],
+        ),
     ],
     "model_stock": [
         # cos([1 0], [4 3]) = 0.8: t = 1.6 / 1.8 = 8/9 of the mean delta [2.5 1.5]
@@ -56,6 +74,18 @@ GOLDEN: dict[str, list[Case]] = {
         ),
         # A t for each row: cos = 0, the base; cos = 1, the mean
         Case([[[2, 1], [2, 1]], [[1, 2], [2, 1]]], [[1, 1], [2, 1]], {"filter_wise": True}, base=[[1, 1], [1, 1]]),
+        # Four in two pairs: cosines 1 0 0 0 0 1, mean ⅓, t = ⅔; angles 0° 90°·4 0°, mean 60°, t = 0.8; neighbours'
+        # cosines 1 0 1, mean ⅔, t = 8/9. By rows the second has t = 1.
+        *(
+            Case([[1, 0], [1, 0], [0, 1], [0, 1]], [t / 2, t / 2], {"cosine": rule}, base=ZERO2)
+            for rule, t in (("mean", 2 / 3), ("mean_angle", 0.8), ("neighbours", 8 / 9))
+        ),
+        Case(
+            [[[1, 0], [2, 1]], [[1, 0], [2, 1]], [[0, 1], [2, 1]], [[0, 1], [2, 1]]],
+            [[4 / 9, 4 / 9], [2, 1]],
+            {"cosine": "neighbours", "filter_wise": True},
+            base=[ZERO2, ZERO2],
+        ),
         # 1 + cos = 0: no ratio is finite; the base
         Case([[3, 1], [0, 1]], [1, 1], base=[1, 1]),
         # A delta of zero length has cosine 0 with the other: t = 0

@@ -1,0 +1,28 @@
+"""MetaGPT: weights for the deltas that minimise a bound on the mean loss, without data. Zhou et al. 2024."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+
+from plait.methods.method import method
+from plait.methods.vocabulary import Coefficients, DeltasGram, Parameter, Scale
+
+__all__ = ["metagpt"]
+
+Over = Annotated[
+    str, Parameter(str, "Over what lengths are taken: each tensor, or the whole model.", choices=("tensor", "model"))
+]
+
+
+@method(paper="https://arxiv.org/abs/2406.11385", locality="span")
+def metagpt(gram: DeltasGram, *, scale: Scale = 1.0, scope: Over = "model") -> Coefficients:
+    """Add the deltas by their share of the squared lengths: θ₀ + λ Σ λₜδₜ with λₜ = ‖δₜ‖² / Σ‖δₛ‖².
+
+    As in the paper the lengths are those of the whole model, so each delta has one weight (of all that is merged by this
+    method); `scope: tensor` takes them tensor by tensor. The factor λ is not in the paper, and 1.
+    """
+    del scope
+    squares = np.diag(gram)
+    return scale * squares / squares.sum() if squares.any() else np.zeros(len(squares))
