@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from plait.errors import PlaitError, did_you_mean
+from plait.methods.terms import Terms, in_terms
 from plait.methods.vocabulary import Measured, Parameter, Random, Sees
 
 __all__ = ["Locality", "Method", "MethodError", "find_method", "method", "method_names", "post_step", "replacing"]
@@ -50,6 +51,8 @@ class Method:
     variants: list[tuple[Mapping[str, Any], Method]] = field(default_factory=list, compare=False, repr=False)
     variant_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What each value of the parameter `variant` changes in the defaults (the first: nothing). `run` is not given it."""
+    terms: Terms = "any"
+    """Whose arrays `run` was written for."""
 
     @property
     def summary(self) -> str:
@@ -86,7 +89,8 @@ class Method:
         """Enter another function for particular values of this method's own parameters."""
 
         def enter(run: Callable[..., Any]) -> Callable[..., Any]:
-            other = _declare(run, locality, self.paper, self.base, self.min_models, self.max_models, name=self.name)
+            own = in_terms(run, self.terms)
+            other = _declare(own, locality, self.paper, self.base, self.min_models, self.max_models, name=self.name)
             if unknown := values.keys() - self.parameters.keys():
                 raise MethodError(f"{self.name} has no parameter {min(unknown)!r} to have a variant for.")
             self.variants.append((values, other))
@@ -103,6 +107,7 @@ def method(
     min_models: int = 1,
     max_models: int | None = None,
     variants: Mapping[str, Mapping[str, Any]] | None = None,
+    terms: Terms = "any",
 ) -> Callable[[Callable[..., Any]], Method]:
     """Enter a function as a merge method under its own name.
 
@@ -110,11 +115,16 @@ def method(
     delta space and "optional" in weight space, where "origin" means that a base is subtracted if there is one;
     `min_models` and `max_models` count the stack's entries. `variants` gives the method a parameter `variant`, which
     decides the defaults of the others and nothing else: {"mergekit": {}, "paper": {"density": 0.2}}, where the first
-    names the defaults of the signature.
+    names the defaults of the signature. `terms` says whether the body is in "numpy" or "torch" terms, so that it is
+    given such arrays on every device, or in "any": operators and `plait.ops`, which are the same for both.
     """
+    if terms not in get_args(Terms):
+        raise MethodError(f"terms is one of {', '.join(get_args(Terms))}, not {terms!r}.")
 
-    def enter(run: Callable[..., Any]) -> Method:
+    def enter(function: Callable[..., Any]) -> Method:
+        run = in_terms(function, terms)
         declared = _with_variants(_declare(run, locality, paper, base, min_models, max_models), variants or {})
+        declared = replace(declared, terms=terms)
         if not paper:
             raise MethodError(f"{declared.name} has no paper; give the address of its source.")
         if _METHODS.setdefault(declared.name, declared).run is not run:
