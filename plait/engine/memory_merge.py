@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from plait.checkpoint.io import FileReader
 from plait.checkpoint.types import Checkpoint
 from plait.dtypes import DTYPES, Dtype, dtype_by_name
 from plait.engine.hashes import content_identity
+from plait.engine.prepare import GRAM, columns
 from plait.errors import PlaitError, did_you_mean
 from plait.methods import Method, find_method
 from plait.methods.measures import SAMPLE, Gram, Measure
@@ -21,6 +22,8 @@ from plait.ops import BLOCK, Rng, rng_key, weighted_sum
 __all__ = ["load_arrays", "merge_mappings"]
 
 _TILE = BLOCK * 64
+_Sight: TypeAlias = tuple[Any, "Rng | None", Mapping[str, Any]]
+"""What a measure is shown of one tensor: its stack, its generator, and what is known of it."""
 
 
 def load_arrays(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -59,7 +62,7 @@ def merge_mappings(
     chosen = declared.chosen(values)
     jobs = [_Job.of(chosen, name, stacked, base, seed) for name in everyone[0]]
     shared = _over_all(chosen, jobs, values)
-    return {job.name: job.merged(values, shared) for job in jobs}
+    return {job.name: job.merged({**values, **shared.get(job.name, {})}) for job in jobs}
 
 
 def _checked(method: Method, parameters: Mapping[str, Any], k: int) -> dict[str, Any]:
@@ -152,11 +155,12 @@ class _Job:
         keys = [rng_key(self.seed, self.name, _identity(tensor)) for tensor in self.inputs]
         return Rng(np.array(keys, np.uint64))
 
-    def merged(self, values: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
+    def merged(self, values: Mapping[str, Any]) -> Any:
+        """Return the merged tensor; `values` may have what was measured over all tensors together."""
         if not self.is_merged:
             return self.first.copy() if isinstance(self.first, np.ndarray) else self.first.clone()
         stack, origin = self.stack()
-        merged = _run(self.method, stack, {**values, **shared}, self.rng(), shared).reshape(tuple(self.first.shape))
+        merged = _run(self.method, stack, values, self.rng()).reshape(tuple(self.first.shape))
         merged = merged if origin is None else origin + merged
         if isinstance(self.first, np.ndarray):
             with np.errstate(over="ignore"):
@@ -164,17 +168,39 @@ class _Job:
         return merged.to(self.first.dtype)
 
 
-def _over_all(method: Method, jobs: Sequence[_Job], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Measure over all tensors together what `scope: model` asks for."""
-    if values.get("scope") != "model":
-        return {}
+def _over_all(method: Method, jobs: Sequence[_Job], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Measure what `scope: model` asks for over all tensors together, and what that needs; by tensor and argument."""
     jobs = [job for job in jobs if job.is_merged]
-    found = {}
-    for name, measured in method.measured.items():
-        if measured.scoped and jobs:
-            measure = measured.make(_columns(values), len(jobs[0].inputs), sum(job.size for job in jobs))
-            found[name] = np.asarray(_measure(measure, lambda: ((job.stack()[0], None) for job in jobs)), np.float64)
+    if values.get("scope") != "model" or not jobs:
+        return {}
+    found: dict[str, dict[str, Any]] = {job.name: {} for job in jobs}
+    for name in _before_tiles(method):
+        scoped = name == GRAM or method.measured[name].scoped
+        for together in [jobs] if scoped else [[job] for job in jobs]:
+            known = [{**values, **found[job.name]} for job in together]
+            measure = _made(method, name, known[0], len(jobs[0].inputs), sum(job.size for job in together))
+
+            def each(together: Sequence[_Job] = together, known: Sequence[Any] = known) -> Iterator[_Sight]:
+                return ((job.stack()[0], job.rng(), one) for job, one in zip(together, known, strict=True))
+
+            value = _measure(method, measure, each)
+            for job in together:
+                found[job.name][name] = value
     return found
+
+
+def _before_tiles(method: Method) -> list[str]:
+    """What must be measured over all tensors, and before that: the arguments up to the last such."""
+    if method.locality == "span":
+        return [GRAM]
+    names = list(method.measured)
+    while names and not method.measured[names[-1]].scoped:
+        names.pop()
+    return names
+
+
+def _made(method: Method, name: str, known: Mapping[str, Any], k: int, size: int) -> Measure:
+    return Gram(k) if name == GRAM else method.measured[name].make(columns(known), k, size)
 
 
 def _code(tensor: Any) -> Dtype:
@@ -223,48 +249,48 @@ def _numbers(value: Any, stack: Any) -> Any:
     return torch.as_tensor(shaped, device=stack.device)
 
 
-def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: value.reshape(*value.shape, 1) if isinstance(value, np.ndarray) else value for key, value in values.items()
-    }
-
-
-def _run(method: Method, stack: Any, values: Mapping[str, Any], rng: Rng | None, shared: Mapping[str, Any]) -> Any:
-    def one() -> Iterator[tuple[Any, Rng | None]]:
-        yield stack, rng
-
-    if method.locality == "span":
-        gram = _measure(Gram(len(stack)), one)
-        return weighted_sum(stack, _numbers(np.asarray(method.run(gram, **values), np.float64), stack))
+def _run(method: Method, stack: Any, values: Mapping[str, Any], rng: Rng | None) -> Any:
     known = dict(values)
-    for name, measured in method.measured.items():
-        if name not in shared:
-            size = math.prod(stack.shape[1:])
-            known[name] = np.asarray(_measure(measured.make(_columns(known), len(stack), size), one), np.float64)
+    for name in [GRAM] if method.locality == "span" else method.measured:
+        if name not in known:
+            measure = _made(method, name, known, len(stack), math.prod(stack.shape[1:]))
+            known[name] = _measure(method, measure, lambda: [(stack, rng, known)])
+    if method.locality == "span":
+        gram = known.pop(GRAM)
+        return weighted_sum(stack, _numbers(np.asarray(method.run(gram, **known), np.float64), stack))
     arguments = {key: _numbers(value, stack) for key, value in known.items()}
     if method.random:
         arguments[method.random] = rng
     return method.run(stack, **arguments)
 
 
-def _measure(measure: Measure, stacks: Callable[[], Iterable[tuple[Any, Rng | None]]]) -> Any:
+def _measure(method: Method, measure: Measure, sights: Callable[[], Iterable[_Sight]]) -> Any:
     """Show a measure all stacks, in as many passes as it asks for."""
     if not measure.needed():
-        return measure.result()
+        return np.asarray(measure.result(), np.float64)
     if measure.wants_sample():
-        parts = [_flat(stack) for stack, _ in stacks()]
+        parts = [_flat(stack) for stack, _, _ in sights()]
         every = max(1, sum(part.shape[1] for part in parts) // SAMPLE)
         measure.prime(np.concatenate([_host(part[:, ::every]) for part in parts], axis=1))
     again = True
     while again:
-        for stack, rng in stacks():
-            flat = _flat(stack)
-            for start in range(0, flat.shape[1], _TILE):
-                part = flat[:, start : start + _TILE]
-                part = np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part.contiguous()
-                measure.update(part, start, rng.at(start) if rng else None)
+        for stack, rng, known in sights():
+            measure.enter(columns(known))
+            for start, tile in _tiles(method, stack):
+                measure.update(tile, start, rng.at(start) if rng else None)
         again = measure.finish_pass()
-    return measure.result()
+    return np.asarray(measure.result(), np.float64)
+
+
+def _tiles(method: Method, stack: Any) -> Iterator[tuple[int, Any]]:
+    """Cut a stack as the method's locality allows; with each tile the number of its first entry."""
+    if method.locality in {"row", "matrix"}:
+        yield 0, stack.detach() if hasattr(stack, "detach") else stack
+        return
+    flat = _flat(stack)
+    for start in range(0, flat.shape[1], _TILE):
+        part = flat[:, start : start + _TILE]
+        yield start, np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part.contiguous()
 
 
 def _flat(stack: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,42 +18,70 @@ from plait.methods import Method
 from plait.methods.measures import SAMPLE, Gram, Measure
 from plait.ops import Rng, rng_key
 from plait.ops.pipeline import pipeline_of
-from plait.planning.types import Plan, Source, Step
+from plait.planning.types import Source, Step
 
-__all__ = ["Group", "group_measure", "groups_of", "identity", "needs_preparing", "prepare", "prepare_all", "sample"]
+__all__ = [
+    "GRAM",
+    "Shared",
+    "columns",
+    "generator",
+    "identity",
+    "known_of",
+    "needs_preparing",
+    "prepare",
+    "prepare_all",
+    "sample",
+]
 
-Group = tuple[str, str, str, tuple[int, ...], tuple[tuple[str, Any], ...]]
-"""Steps measured together: stage, method, argument, models, parameters that decide."""
+GRAM = "gram"
+"""What a span method's Gram matrix is called among measured arguments."""
+Shared = dict[Step, dict[str, Any]]
+"""What was measured before any tensor is made: by step and argument."""
 
 
-def prepare(step: Step, tiler: Tiler, seed: int, shared: dict[Group, Any]) -> Prepared:
+def prepare(step: Step, tiler: Tiler, seed: int, shared: Shared) -> Prepared:
     """Run the passes that one step needs, and return what its tiles need to know.
 
-    `shared` has what was measured over the whole model; steps inside `step` must have been prepared.
+    `shared` has what was measured before; steps inside `step` must have been prepared.
     """
     method = method_of(step)
     known = _arguments(step)
+    before = shared.get(step, {})
     prepared = Prepared(method, known)
     if step.size == 0:
         return prepared
-    if method.random:
-        keys = [rng_key(seed, step.name, identity(source, tiler.reader)) for source in step.sources]
-        prepared.rng = Rng(np.array(keys, np.uint64))
+    prepared.rng = generator(step, tiler.reader, seed)
     if method.locality == "span":
-        gram = _pass_over(Gram(len(step.sources)), step, tiler, prepared.rng)
+        gram = before[GRAM] if GRAM in before else _pass_over(Gram(len(step.sources)), step, tiler, prepared.rng)
         prepared.coefficients = np.asarray(method.run(gram, **known), np.float64)
         return _with_pipeline(step, prepared)
     parameters = dict(known)
     for name, measured in method.measured.items():
-        group = _group(step, name)
-        if group in shared:
-            value = shared[group]
+        if name in before:
+            value = before[name]
         else:
-            arguments = {key: _column(entry) for key, entry in parameters.items()}
-            value = _pass_over(measured.make(arguments, len(step.sources), step.size), step, tiler, prepared.rng)
+            measure = measured.make(columns(parameters), len(step.sources), step.size)
+            value = _pass_over(measure, step, tiler, prepared.rng)
         parameters[name] = np.asarray(value, np.float64)
     prepared.arguments = parameters
     return _with_pipeline(step, prepared)
+
+
+def generator(step: Step, reader: FileReader, seed: int) -> Rng | None:
+    """Return the generator of a method with randomness, at the first entry of the step's tensor."""
+    if not method_of(step).random:
+        return None
+    return Rng(np.array([rng_key(seed, step.name, identity(source, reader)) for source in step.sources], np.uint64))
+
+
+def known_of(step: Step, shared: Shared) -> dict[str, Any]:
+    """Return the step's parameters, and what was measured for it before: per-model numbers as `[k]` float64."""
+    return {**_arguments(step), **shared.get(step, {})}
+
+
+def columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give per-model numbers the trailing axis with which measures are given them: `[k]` becomes `[k, 1]`."""
+    return {name: _column(value) for name, value in values.items()}
 
 
 def _with_pipeline(step: Step, prepared: Prepared) -> Prepared:
@@ -96,39 +124,6 @@ def sample(step: Step, tiler: Tiler, wanted: int) -> Any:
             host = stack if isinstance(stack, np.ndarray) else stack.detach().cpu().numpy()
             parts.append(host.reshape(host.shape[0], -1).copy())
     return np.concatenate(parts, axis=1)
-
-
-def _group(step: Step, argument: str) -> Group | None:
-    """The group in which this argument is measured, or None when it is measured tensor by tensor."""
-    method = method_of(step)
-    if step.parameters.get("scope") != "model" or not method.measured[argument].scoped:
-        return None
-    models = tuple(source.model for source in step.sources)
-    deciding = tuple(
-        (name, value) for name, value in step.parameters.items() if isinstance(value, tuple) and name == "density"
-    )
-    return step.stage, method.name, argument, models, deciding
-
-
-def groups_of(plan: Plan) -> dict[Group, list[Step]]:
-    """Collect the steps that are measured together: stage by stage, for a stage is measured on what earlier ones make."""
-    order = {stage.name or "": number for number, stage in enumerate(plan.stages)}
-    steps = sorted((*plan.stage_steps, *plan.steps), key=lambda step: order.get(step.stage, len(order)))
-    groups: dict[Group, list[Step]] = {}
-    for step in steps:
-        if step.action == "merge":
-            for argument in method_of(step).measured:
-                group = _group(step, argument)
-                if group is not None:
-                    groups.setdefault(group, []).append(step)
-    return groups
-
-
-def group_measure(group: Group, steps: Sequence[Step]) -> Measure:
-    """Make the measure that all steps of a group fill."""
-    first = steps[0]
-    arguments = {key: _column(value) for key, value in _arguments(first).items()}
-    return method_of(first).measured[group[2]].make(arguments, len(first.sources), sum(step.size for step in steps))
 
 
 def identity(source: Source, reader: FileReader) -> bytes:

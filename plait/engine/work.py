@@ -16,10 +16,12 @@ from plait.dtypes import DTYPES
 from plait.engine.device import Device
 from plait.engine.hashes import CHUNK, Registry, Streams
 from plait.engine.journal import Journal
-from plait.engine.prepare import Group, group_measure, groups_of, needs_preparing, prepare, prepare_all, sample
+from plait.engine.over_model import Together, rounds
+from plait.engine.prepare import Shared, columns, generator, known_of, needs_preparing, prepare, prepare_all, sample
 from plait.engine.threads import run_on_threads
 from plait.engine.tiles import Kept, Prepared, Tiler, blamed, method_of
 from plait.methods.measures import SAMPLE, Measure
+from plait.ops import Rng
 from plait.planning.types import Placed, Plan, Step
 
 __all__ = ["Progress", "Task", "Work", "digest_of_unit", "range_of", "tasks_of", "units_of"]
@@ -82,7 +84,9 @@ class Work:
     keep: int = 0
     """Bytes that each thread may keep of what it measures."""
     prepared: dict[Step, Prepared] = field(default_factory=dict)
-    shared: dict[Group, Any] = field(default_factory=dict)
+    shared: Shared = field(default_factory=dict)
+    """What `scope: model` had measured before anything is written."""
+    generators: dict[Step, Rng | None] = field(default_factory=dict)
     differing: set[str] = field(default_factory=set)
     digests: dict[tuple[int, int], str] = field(default_factory=dict)
     """(placed index, unit) -> hex digest of its bytes in the output."""
@@ -108,16 +112,22 @@ class Work:
 
     def _measure_groups(self) -> None:
         """Gather what is measured over the whole model, before anything is written."""
-        groups = groups_of(self.plan)
-        for group, steps in groups.items():
-            measure = group_measure(group, steps)
-            if measure.needed():
-                self._prime(measure, steps)
-                again = True
-                while again:
-                    self._one_pass(measure, steps)
-                    again = measure.finish_pass()
-            self.shared[group] = measure.result()
+        for together in rounds(self.plan, self.shared):
+            for group in together:
+                value = np.asarray(self._measured(group), np.float64)
+                for step in group.steps:
+                    self.shared.setdefault(step, {})[group.argument] = value
+
+    def _measured(self, group: Together) -> Any:
+        with blamed(group.steps[0]):
+            measure = group.measure(self.shared)
+        if measure.needed():
+            self._prime(measure, group.steps)
+            again = True
+            while again:
+                self._one_pass(measure, group.steps)
+                again = measure.finish_pass()
+        return measure.result()
 
     def _prime(self, measure: Measure, steps: Sequence[Step]) -> None:
         if measure.wants_sample():
@@ -127,8 +137,13 @@ class Work:
             parts = [sample(step, worker.inner(step), 4 * SAMPLE * step.size // total) for step in steps]
             measure.prime(np.concatenate(parts, axis=1))
 
+    def _generator(self, step: Step) -> Rng | None:
+        if step not in self.generators:
+            self.generators[step] = generator(step, self.reader, self.plan.seed)
+        return self.generators[step]
+
     def _one_pass(self, measure: Measure, steps: Sequence[Step]) -> None:
-        spans = [(step, low, min(low + CHUNK, step.size)) for step in steps for low in range(0, step.size, CHUNK)]
+        spans = [(step, *range_of(step, unit)) for step in steps for unit in range(units_of(step))]
 
         def start() -> Callable[[tuple[Step, int, int]], None]:
             worker, fork = _Worker(self), measure.fork()
@@ -137,7 +152,8 @@ class Work:
             def see(span: tuple[Step, int, int]) -> None:
                 step, low, high = span
                 with blamed(step):
-                    worker.inner(step).measure(fork, step, low, high, None)
+                    fork.enter(columns(known_of(step, self.shared)))
+                    worker.inner(step).measure(fork, step, low, high, self._generator(step))
                 self.progress(step.name, (high - low) * sum(DTYPES[s.dtype].size for s in step.inputs), 0)
 
             return see

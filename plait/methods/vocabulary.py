@@ -143,6 +143,8 @@ class Measured:
 
     Tensors between which that differs are not measured together.
     """
+    counts: bool = False
+    """Whether it counts bit patterns, which takes some megabytes a model."""
 
 
 class _Random:

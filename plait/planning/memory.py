@@ -19,6 +19,7 @@ TILE = 1 << 15
 """Elements that are computed at a time on a CPU: what stays in a core's cache."""
 BATCH = 1 << 18
 """Elements that are read and written at a time."""
+_MOST_BLOCKS = 1 << 16  # sums of blocks that are held before they are added up
 _MOST_KEPT = 1 << 27  # bytes: beyond that, reading from the system's cache again costs no more than fresh memory
 
 
@@ -63,8 +64,12 @@ def _measure_bytes(step: Step) -> int:
     if step.action != "merge":
         return 0
     count = len(step.sources)
-    blocks = step.size // 4096 + 1
-    counters = (3 * SAMPLE * 4 + (1 << 20) * 8) * count if "threshold" in find_method(step.method).measured else 0
+    method = find_method(step.method).chosen(step.parameters)
+    blocks = min(
+        step.size // 4096 + 1 + (step.shape[0] if method.locality == "row" and step.shape else 0), _MOST_BLOCKS
+    )
+    # A threshold has a sample and a window of counters, a quantile three histograms; sums and a few numbers take little.
+    counters = (3 * SAMPLE * 4 + (1 << 20) * 8) * count * any(one.counts for one in method.measured.values())
     return blocks * 8 * (count * (count + 1) // 2) * 2 + counters
 
 

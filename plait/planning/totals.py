@@ -8,6 +8,7 @@ import numpy as np
 
 from plait.dtypes import DTYPES
 from plait.methods import find_method
+from plait.methods.measures import Quantiles
 from plait.methods.method import Method
 from plait.planning.types import Plan, Step
 
@@ -22,14 +23,15 @@ def passes(step: Step) -> int:
     return 1 + (method.locality == "span") + sum(_measured(method, name, step) for name in method.measured)
 
 
-def _measured(method: Method, name: str, step: Step) -> bool:
-    """Whether the measure behind one argument needs a pass; as far as parameters tell, for nothing is measured yet."""
+def _measured(method: Method, name: str, step: Step) -> int:
+    """How many passes the measure behind one argument needs; as far as parameters tell, for nothing is measured yet."""
     k = len(step.sources)
     known = {**dict.fromkeys(method.measured, np.ones((k, 1))), **_columns(step)}
     try:
-        return method.measured[name].make(known, k, max(1, step.size)).needed()
+        made = method.measured[name].make(known, k, max(1, step.size))
+        return made.passes() if isinstance(made, Quantiles) else int(made.needed())
     except Exception:  # noqa: BLE001 - what is measured may be taken from ones that stand for what is not known
-        return True
+        return 1
 
 
 def _columns(step: Step) -> dict[str, object]:

@@ -230,7 +230,7 @@ def magnitude_threshold(
         rows = k if seen is None else seen.count(k)
         return MagnitudeThreshold(one_each(keep(parameters), rows), size, seen)
 
-    return Measured(make, scoped, reading(reads) if of is not None or reads is not None else keep)
+    return Measured(make, scoped, reading(reads) if of is not None or reads is not None else keep, counts=True)
 
 
 Threshold = Annotated[Array, magnitude_threshold()]

@@ -50,6 +50,10 @@ class Quantiles:
         """Whether there is anything."""
         return self.size > 0
 
+    def passes(self) -> int:
+        """How many passes it takes."""
+        return (1 if self.stage == "all" else 2) if self.needed() else 0
+
     def wants_sample(self) -> bool:
         """Return false."""
         return False
@@ -159,4 +163,4 @@ def signed_quantile(
         seen = Seen(of, parameters)
         return Quantiles(one_each(at(parameters), seen.count(k)), size, seen)
 
-    return Measured(make, scoped, reading(reads))
+    return Measured(make, scoped, reading(reads), counts=True)

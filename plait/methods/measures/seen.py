@@ -43,6 +43,7 @@ class Seen:
 
     def rows(self, stack: Array, rng: Any) -> Array:
         """Return what is looked at as `[r, …]`: r is k, or 1 where `of` returns one array; a switch counts as 0 or 1."""
+        stack = stack if stack.ndim > 1 else stack.reshape(-1, 1)
         kind = stack.ndim, str(stack.dtype), str(getattr(stack, "device", ""))
         if kind not in self._shaped:
             self._shaped[kind] = beside(self.parameters, stack)
