@@ -11,6 +11,7 @@ from plait import ops
 from plait.methods.measures.measure import ExactSums, host
 from plait.methods.vocabulary import Array, Measured
 from plait.ops.pipeline import Grid, norms_of_grid, selection_of
+from plait.ops.trace import Traced
 
 __all__ = ["KeptNorm", "kept_norm"]
 
@@ -45,8 +46,8 @@ class KeptNorm:
 
     def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
         """Add one tile's magnitudes, before and after."""
-        self.before.add(host(ops.abs_sum_blocks(stack)).copy())  # they lie in the tile's memory
-        self.after.add(host(ops.abs_sum_blocks(self.keep(stack, rng))).copy())
+        self.before.add(host(_norms(stack)).copy())  # they lie in the tile's memory
+        self.after.add(host(_norms(self.keep(stack, rng))).copy())
 
     def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
         """Add a batch's magnitudes, where what is kept is trimmed or dropped."""
@@ -73,12 +74,37 @@ class KeptNorm:
         return np.array([before / after if after > 0 else 1.0 for before, after in pairs])
 
 
+def _norms(stack: Array) -> Array:
+    """Sum magnitudes by fixed blocks: of `[k, n]` those of the tensor, of `[k, rows, columns]` those of each row."""
+    return ops.abs_sum_blocks(stack) if stack.ndim < 3 else ops.sum_blocks(abs(stack))
+
+
+def _as_in_run(parameters: Mapping[str, Any], stack: Array) -> Mapping[str, Any]:
+    """Shape numbers as the method itself is given them, in float64, so that it keeps the very same entries."""
+    if isinstance(stack, Traced):
+        return parameters
+    shaped = {
+        name: value.reshape(*value.shape[:-1], *[1] * (stack.ndim - 1)) if isinstance(value, np.ndarray) else value
+        for name, value in parameters.items()
+    }
+    if isinstance(stack, np.ndarray):
+        return shaped
+    import torch  # late: torch is an extra
+
+    return {
+        name: torch.as_tensor(np.ascontiguousarray(value), device=stack.device)
+        if isinstance(value, np.ndarray)
+        else value
+        for name, value in shaped.items()
+    }
+
+
 def kept_norm(keep: Callable[[Array, Mapping[str, Any], Any], Array]) -> Measured:
     """Declare a KeptNorm for methods with `rescale`; `keep(deltas, parameters, rng)` is what the method keeps."""
 
     def make(parameters: Mapping[str, Any], k: int, size: int) -> KeptNorm:  # noqa: ARG001 - a measure's signature
         density = np.asarray(parameters["density"])
         wanted = parameters["rescale"] == "l1" and bool((density < 1).any())
-        return KeptNorm(k, lambda stack, rng: keep(stack, parameters, rng), wanted)
+        return KeptNorm(k, lambda stack, rng: keep(stack, _as_in_run(parameters, stack), rng), wanted)
 
     return Measured(make)

@@ -1,0 +1,32 @@
+"""CABS: sparse deltas that do not overlap, evenly spread. Yang et al. 2025, algorithm 1."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from plait import ops
+from plait.errors import PlaitError
+from plait.methods.method import method
+from plait.methods.vocabulary import Array, Deltas, Parameter, Scale, Weight
+
+__all__ = ["cabs"]
+
+Kept = Annotated[int, Parameter(int, "How many entries of each block stay, the largest.", low=0)]
+Block = Annotated[int, Parameter(int, "Consecutive entries of a row in a block.", low=1)]
+
+
+@method(paper="https://arxiv.org/abs/2503.01874", locality="row")
+def cabs(deltas: Deltas, *, weight: Weight, n: Kept = 64, m: Block = 256, scale: Scale = 1.0) -> Array:
+    """Keep of each delta the n largest of every m entries that no earlier model keeps; add up: θ₀ + λ Σ wᵢδ̂ᵢ. `[k, *shape] -> [*shape]`.
+
+    The models take their entries in the recipe's order, so put the one that matters most first. Blocks are of
+    consecutive entries of a row, the last one as long as what is left of it; the paper's code cuts the whole tensor,
+    which is the same where m divides the rows. Where earlier models have left fewer than n, fewer stay: none is shared.
+    """
+    if n > m:
+        raise PlaitError(f"cabs keeps n = {n} of m = {m} entries; expected at most all of them.")
+    kept, taken = [], deltas[0] != deltas[0]
+    for i in range(len(deltas)):
+        kept.append(ops.keep_of_each(ops.where(taken, 0, deltas[i : i + 1]), n, m)[0])
+        taken = taken | (kept[i] != 0)
+    return ops.weighted_sum(ops.stacked(kept), scale * weight)
