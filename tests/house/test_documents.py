@@ -46,8 +46,8 @@ def test_code_runs_in_the_order_of_the_page(page, tmp_path):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     script = ["import warnings", "warnings.simplefilter('error')"]
     for language, text in _blocks(page):
-        named = re.match(r"# (\S+\.ya?ml)\n", text)
-        if language == "yaml" and named:
+        named = re.match(r"# (\S+\.(ya?ml|py|toml))\n", text)
+        if named:
             script.append(f"import pathlib\npathlib.Path({named[1]!r}).write_text({text!r})")
         elif language == "python":
             script.append(text)
@@ -63,15 +63,17 @@ def test_code_runs_in_the_order_of_the_page(page, tmp_path):
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_recipes_are_recipes(page):
-    for language, text in _blocks(page):
+    blocks = _blocks(page)
+    own = {name for language, text in blocks if language == "python" for name in re.findall(r"^def (\w+)", text, re.M)}
+    for language, text in blocks:
         if language == "yaml":
             for recipe in parse_recipe(_whole(text), page.name):
-                assert not check_document(recipe), text
+                assert recipe.merge_method in own or not check_document(recipe), text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_blocks_say_their_language(page):
-    assert {block.language for block in _blocks(page)} <= {"python", "sh", "yaml", "text"}
+    assert {block.language for block in _blocks(page)} <= {"python", "sh", "yaml", "toml", "text"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
@@ -86,6 +88,23 @@ def test_links_lead_somewhere(page):
         if part:
             titles = re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)
             assert part in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, target
+
+
+def test_a_package_as_on_the_page_offers_its_methods(tmp_path):
+    """What an installer would write for the page's package, beside the page's module."""
+    files = {text.split("\n", 1)[0][2:]: text for _, text in _blocks(ROOT / "docs/extend.md") if text.startswith("# ")}
+    project = files["pyproject.toml"]
+    (group, points) = re.findall(r'\[project\.entry-points\."(.+)"\]\n(.+ = ".+")', project)[0]
+    (tmp_path / "own_methods.py").write_text(files["own_methods.py"])
+    information = tmp_path / "our_merge_methods-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: our-merge-methods\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[{group}]\n{points.replace(chr(34), '')}\n")
+    told = subprocess.run(
+        [sys.executable, "-m", "plait", "methods", "trimmed_mean"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "How many models to leave out at either end." in told
 
 
 def test_the_page_of_methods_is_up_to_date():
