@@ -56,10 +56,11 @@ GOLDEN: dict[str, list[Case]] = {
         Case([[1, 2, 0, -4], [2, 1, 3, -1]], [3, 3, 3, 0], {"quantile": 0.75, "scale": 1}, base=[0, 0, 0, 0]),
         # Entries equal to the threshold of 2 are left out; so one of four is kept, on a base of 1, with λ = 0.3.
         Case([[2, 3, 1, -3], [3, 2, 4, 0]], [1, 1, 1.9, 1], {"quantile": 0.5}, base=[1, 1, 1, 1]),
-        # Three models: ½Ω = 1·2 + 1·3 + 2·3 = 11, 5·1, and 0 for a delta that is alone. Signs do not matter.
+        # Three models: ½Ω = 1·2 + 1·3 + 2·3 = 11, 4·3 = 12 (of the first and the last), and 0 for a delta that is alone.
+        # Of three entries one is left out. Signs do not matter; weights do not take part in Ω.
         Case(
-            [[1, 5, 0], [-2, 1, 0], [3, 0, 9]],
-            [0, 12, 9],
+            [[1, 4, 0], [-2, 0, 0], [3, 3, 9]],
+            [1, 0, 9],
             {"quantile": 0.6, "scale": 1, "weight": [2, 2, 1]},
             base=[0, 0, 0],
         ),

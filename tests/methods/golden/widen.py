@@ -43,6 +43,8 @@ GOLDEN: dict[str, list[Case]] = {
             {"calibration": 2},
             base=BASE,
         ),
+        # The first column is three times as long, the other turned, if less far away: each is important once, ½(2 + 1).
+        Case([[[9, 3], [12, 4]]], [[12, 4.5], [16, 3.5]], {"calibration": 2}, base=[[3, 0], [4, 5]]),
         # A vector: 2 and 1 are above the means of |δ|, 1 and ⅓. The first entry has e/(1 + e) of 1.
         Case([[1, 0, 2], [0, -1, 0]], [0.7310586, -1, 2], base=[0, 0, 0]),
         # One entry is its own mean: the average
