@@ -13,7 +13,6 @@ __all__ = ["Array", "side"]
 
 Array = Any  # np.ndarray or torch.Tensor; an op returns what it was given
 _HOST = (np.ndarray, np.generic)  # the latter is what numpy makes of arrays without dimensions
-_NUMBERS = (bool, int, float)
 
 
 @cache
@@ -33,10 +32,10 @@ def _on_torch() -> Any:
 def side(*arrays: Array) -> Any:
     """Return the module that computes on such arrays and plain numbers (or that notes down what would be computed).
 
-    numpy's side where one is numpy's and all others are that or numbers; torch's in all other cases.
+    numpy's side where one is numpy's and none a tensor; in all other cases torch's, which refuses what it does not know.
     """
     for x in arrays:
         if isinstance(x, trace.Traced):  # first, as it refuses to be asked for other classes
             return trace
-    host = any(isinstance(x, _HOST) for x in arrays) and all(isinstance(x, (*_HOST, *_NUMBERS)) for x in arrays)
+    host = any(isinstance(x, _HOST) for x in arrays) and not any(hasattr(x, "detach") for x in arrays)
     return _on_cpu() if host else _on_torch()

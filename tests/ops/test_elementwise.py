@@ -29,6 +29,7 @@ class Inputs:
     base: np.ndarray  # [*shape]
     sign: np.ndarray  # [*shape], ±1
     density: np.ndarray  # [k, 1, …, 1]
+    chances: np.ndarray  # [k, *shape], in [0, 1]
     keys: np.ndarray
 
 
@@ -83,9 +84,9 @@ def reference_bits(keys: np.ndarray, start: int, count: int) -> np.ndarray:
     return np.array([[number(int(key), start + j) for j in range(count)] for key in keys])
 
 
-def reference_drop(i: Inputs) -> np.ndarray:
+def reference_drop(i: Inputs, density: np.ndarray) -> np.ndarray:
     numbers = reference_bits(i.keys, START, i.base.size).reshape(i.stack.shape)
-    limit = np.array([int(d * 2**32) for d in i.density.reshape(-1)]).reshape(i.density.shape)
+    limit = np.array([int(d * 2**32) for d in density.reshape(-1)], np.int64).reshape(density.shape)
     return np.where(numbers < limit, i.stack, i.stack.dtype.type(0))
 
 
@@ -103,7 +104,8 @@ CASES: dict[str, tuple[Callable[[Any], Any], Callable[[Inputs], np.ndarray]]] = 
         lambda i: ops.trim(i.stack, i.weight),
         lambda i: np.where(np.abs(i.stack) >= i.weight, i.stack, i.stack.dtype.type(0)),
     ),
-    "drop": (lambda i: ops.drop(i.stack, i.density, Rng(i.keys, START)), reference_drop),
+    "drop": (lambda i: ops.drop(i.stack, i.density, Rng(i.keys, START)), lambda i: reference_drop(i, i.density)),
+    "drop_each": (lambda i: ops.drop(i.stack, i.chances, Rng(i.keys, START)), lambda i: reference_drop(i, i.chances)),
     "largest": (lambda i: ops.largest(i.stack), reference_largest),
     "clamp": (lambda i: ops.clamp(i.base, -1.5, 0.5), lambda i: np.clip(i.base, -1.5, 0.5)),
     "scale": (lambda i: ops.scale(i.base, 0.3), lambda i: i.base * i.base.dtype.type(0.3)),
@@ -111,7 +113,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], Callable[[Inputs], np.ndarray]]] = 
     "add": (lambda i: ops.add(i.base, i.sign), lambda i: i.base + i.sign),
     "subtract": (lambda i: ops.subtract(i.stack, i.base), lambda i: i.stack - i.base),
 }
-PER_MODEL = {"trim", "drop", "scale_each", "subtract"}
+PER_MODEL = {"trim", "drop", "drop_each", "scale_each", "subtract"}
 
 
 @st.composite
@@ -132,12 +134,13 @@ def inputs(draw: st.DrawFn) -> Inputs:
         base=array(shape, element),
         sign=array(shape, st.sampled_from([1.0, -1.0])),
         density=draw(hnp.arrays(np.float64, each, elements=st.floats(0, 1))),
+        chances=array((models, *shape), st.floats(0, 1, width=32)),
         keys=draw(hnp.arrays(np.uint64, models, elements=st.integers(0, 2**64 - 1))),
     )
 
 
 def on_torch(i: Inputs, device: str) -> Inputs:
-    moved = (torch.from_numpy(x.copy()).to(device) for x in (i.stack, i.weight, i.base, i.sign, i.density))
+    moved = (torch.from_numpy(x.copy()).to(device) for x in (i.stack, i.weight, i.base, i.sign, i.density, i.chances))
     return Inputs(*moved, i.keys)
 
 
@@ -146,10 +149,10 @@ def on_torch(i: Inputs, device: str) -> Inputs:
 @given(i=inputs())
 def test_numba_torch_and_numpy_give_the_same_bits(name, i):
     call, reference = CASES[name]
-    before = [x.copy() for x in (i.stack, i.weight, i.base, i.sign, i.density, i.keys)]
+    before = [x.copy() for x in (i.stack, i.weight, i.base, i.sign, i.density, i.chances, i.keys)]
     result = call(i)
     same(result, reference(i))
-    for x, was in zip((i.stack, i.weight, i.base, i.sign, i.density, i.keys), before, strict=True):
+    for x, was in zip((i.stack, i.weight, i.base, i.sign, i.density, i.chances, i.keys), before, strict=True):
         assert x.tobytes() == was.tobytes()
     for device in DEVICES:
         tensors = on_torch(i, device)
@@ -166,6 +169,7 @@ def big(size: int, dtype: type = np.float32) -> Inputs:
         base=random.standard_normal(size).astype(dtype),
         sign=np.where(random.random(size) < 0.5, 1, -1).astype(dtype),
         density=np.array([[0.1], [0.5], [1.0]]),
+        chances=random.random((3, size)).astype(dtype),
         keys=np.array([1, 2**63 + 5, 77], np.uint64),
     )
 
@@ -177,7 +181,7 @@ def test_pieces_make_the_whole_past_the_length_of_vector_loops(name, dtype, devi
     i = big(10_007, dtype)
     call, reference = CASES[name]
     whole = call(i)
-    if name != "drop":
+    if not name.startswith("drop"):
         same(whole, reference(i))
     if device != "numpy":
         same(call(on_torch(i, device)).cpu().numpy(), whole)
@@ -185,10 +189,10 @@ def test_pieces_make_the_whole_past_the_length_of_vector_loops(name, dtype, devi
     cuts = [0, 1, 64, 2047, 2050, 4096, 9_000, 10_007]
     parts = []
     for low, high in itertools.pairwise(cuts):
-        tile = Inputs(
-            np.ascontiguousarray(i.stack[:, low:high]), i.weight, i.base[low:high], i.sign[low:high], i.density, i.keys
-        )
-        parts.append(ops.drop(tile.stack, i.density, Rng(i.keys, START + low)) if name == "drop" else call(tile))
+        stack, chances = (np.ascontiguousarray(x[:, low:high]) for x in (i.stack, i.chances))
+        tile = Inputs(stack, i.weight, i.base[low:high], i.sign[low:high], i.density, chances, i.keys)
+        density = {"drop": i.density, "drop_each": chances}.get(name)
+        parts.append(call(tile) if density is None else ops.drop(stack, density, Rng(i.keys, START + low)))
     same(np.concatenate(parts, axis=-1), whole)
 
 
@@ -242,6 +246,12 @@ def test_misuse_is_told(make):
         ops.drop(stack, np.array([[0.5], [1.5]]), rng)
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
         ops.drop(stack, np.array([[0.5], [np.nan]]), rng)
+    with pytest.raises(ValueError, match=r"in \[0, 1\]; got 1.5"):
+        ops.drop(stack, make((2, 3), np.float32) * 1.5, rng)
+    with pytest.raises(ValueError, match=r"in \[0, 1\]; got nan"):
+        ops.drop(stack, make((2, 3), np.float32) * float("nan"), rng)
+    with pytest.raises(ValueError, match="2 models, but 3 densities"):
+        ops.drop(stack, make((1, 3), np.float32), rng)
     with pytest.raises(ValueError, match="2 models, but 1 keys"):
         ops.drop(stack, np.array([[0.5], [0.5]]), Rng(rng.keys[:1]))
     with pytest.raises(ValueError, match="low <= high"):

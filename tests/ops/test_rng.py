@@ -117,6 +117,31 @@ def test_the_limit_itself_is_dropped():
     assert low == mix(mix(key) ^ mix(0x9E3779B9))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_probability_for_each_entry_keeps_what_that_density_keeps(dtype):
+    size, rng = 4096, Rng(np.array([3, 2**63], np.uint64), 2**32 - 2000)
+    stack = np.ones((2, size), dtype)
+    for density in (0.0, 2**-32, 1 / 3, 0.5, float(np.nextafter(dtype(1), dtype(0))), 1.0):
+        chance = float(dtype(density))
+        each = ops.drop(stack, np.full((2, size), chance, dtype), rng)
+        assert each.tobytes() == ops.drop(stack, np.full((2, 1), chance), rng).tobytes()
+    chances = np.random.default_rng(0).random((2, size)).astype(dtype)
+    fewer, more = (ops.drop(stack, share, rng) for share in (chances * dtype(0.9), chances))
+    assert ((fewer == 1) <= (more == 1)).all()
+    assert abs(more.sum() - chances.sum()) < CRITICAL * np.sqrt((chances * (1 - chances)).sum())
+
+
+def test_a_chance_just_at_the_limit():
+    """The entry's number is read off by halving; a density that is it exactly drops the entry, the next one keeps it."""
+    low, high = 0, 2**32
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if kept(middle / 2**32, size=1)[0] else (middle, high)
+    rng = Rng(np.array([9], np.uint64))
+    chances = np.array([[low / 2**32, 0.0], [(low + 0.999) / 2**32, 0.0], [(low + 1) / 2**32, 0.0]])
+    assert [ops.drop(np.ones((1, 2)), row[None], rng)[0, 0] for row in chances] == [0, 0, 1]
+
+
 def test_limits_are_exact_floors():
     densities = np.array([0.0, 1.0, 0.1, 1 / 3, np.nextafter(1.0, 0), np.nextafter(0.5, 0)])
     assert keep_limits(densities, 6).tolist() == [0, 2**32, 429496729, 1431655765, 2**32 - 1, 2**31 - 1]

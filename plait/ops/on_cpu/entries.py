@@ -42,21 +42,26 @@ def _where(c: Any, c_steps: Any, x: Any, x_steps: Any, y: Any, y_steps: Any, yes
                 first = _part(x, x_at, x_steps[2], low, room[0, : piece.size])
                 second = _part(y, y_at, y_steps[2], low, room[1, : piece.size])
                 for e in range(piece.size):
-                    piece[e] = first[e] if chosen[e] else second[e]
+                    one, other = first[e], second[e]  # both read, or there is a jump for each entry
+                    piece[e] = one if chosen[e] else other
 
 
 @kernel
 def _lesser(x: Any, y: Any, out: Any) -> None:
     zero = out.dtype.type(0)
     for e in range(out.size):
-        out[e] = min(x[e], y[e]) + zero  # zeros come out as +0, whichever was first
+        one, other = x[e], y[e]
+        less = other < one  # what min() does is no vector loop
+        out[e] = (other if less else one) + zero  # zeros come out as +0, whichever was first
 
 
 @kernel
 def _greater(x: Any, y: Any, out: Any) -> None:
     zero = out.dtype.type(0)
     for e in range(out.size):
-        out[e] = max(x[e], y[e]) + zero
+        one, other = x[e], y[e]
+        more = other > one
+        out[e] = (other if more else one) + zero
 
 
 @kernel
@@ -150,16 +155,17 @@ def stacked(*arrays: Any) -> Array:
 
 
 @kernel
-def _order(x: Any, y: Any) -> None:
-    for j in range(x.size):
+def _order(x: Any, y: Any, size: int) -> None:
+    for j in range(size):
         a, b = x[j], y[j]
-        x[j] = min(a, b)
-        y[j] = max(a, b)
+        less = b < a
+        x[j] = b if less else a
+        y[j] = a if less else b
 
 
 @kernel
-def _sort_models(x: Any) -> None:
-    """Sort `[k, n]` along k, by Batcher's odd-even merging network for any k (Knuth, volume 3, algorithm 5.2.2M)."""
+def _sort_models(x: Any, size: int) -> None:
+    """Sort the first `size` columns of `[k, n]` along k, by Batcher's odd-even merging network for any k (Knuth, volume 3, algorithm 5.2.2M)."""
     k = x.shape[0]
     top = 1
     while 2 * top < k:
@@ -170,7 +176,7 @@ def _sort_models(x: Any) -> None:
         while d > 0:
             for i in range(k - d):
                 if i & p == r:
-                    _order(x[i], x[i + d])
+                    _order(x[i], x[i + d], size)
             d, q, r = q - p, q // 2, p
         p //= 2
 
@@ -182,12 +188,12 @@ def _median(stack: Any, room: Any, out: Any) -> None:
     half, zero = out.dtype.type(0.5), out.dtype.type(0)
     for low in range(0, out.size, PIECE):
         piece = out[low : low + PIECE]
-        x = room[:, : piece.size]
         for i in range(k):
+            x, model = room[i], stack[i, low : low + piece.size]
             for j in range(piece.size):
-                x[i, j] = stack[i, low + j]
-        _sort_models(x)
-        first, second = x[(k - 1) // 2], x[k // 2]
+                x[j] = model[j]
+        _sort_models(room, piece.size)
+        first, second = room[(k - 1) // 2], room[k // 2]
         if k % 2:
             for j in range(piece.size):
                 piece[j] = first[j] + zero

@@ -59,7 +59,12 @@ def per_model(number: Any, stack: Array) -> Array:
 
 def common_dtype(*values: Any) -> np.dtype[Any]:
     """Return the dtype of the first float array among arrays and plain numbers; float32 if there is none."""
-    dtypes = [value.dtype for value in values if isinstance(value, (np.ndarray, np.generic))]
+    dtypes = []
+    for value in values:
+        if isinstance(value, (np.ndarray, np.generic)):
+            dtypes.append(value.dtype)
+        elif not isinstance(value, (bool, int, float)):
+            raise TypeError(f"ops take numpy arrays or torch tensors, not {type(value).__name__}")
     for dtype in dtypes:
         if dtype not in FLOATS and dtype.kind not in "bui":
             raise TypeError(f"ops compute in float32 or float64, not in {dtype}")
