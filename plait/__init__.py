@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plait.api import explain, inspect, load, merge, merge_tensors, plan
+    from plait.api import explain, inspect, kinship, load, merge, merge_tensors, plan
     from plait.checkpoint.types import Checkpoint, StoredTensor
+    from plait.engine.kinship import Kinship
     from plait.engine.run import Event, MergeResult
     from plait.errors import CheckpointError, MergeError, OutputError, PlaitError, RecipeError
     from plait.planning.types import Plan
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "plait.api": ("explain", "inspect", "load", "merge", "merge_tensors", "plan"),
+    "plait.api": ("explain", "inspect", "kinship", "load", "merge", "merge_tensors", "plan"),
     "plait.checkpoint.types": ("Checkpoint", "StoredTensor"),
+    "plait.engine.kinship": ("Kinship",),
     "plait.engine.run": ("Event", "MergeResult"),
     "plait.errors": ("CheckpointError", "MergeError", "OutputError", "PlaitError", "RecipeError"),
     "plait.planning.types": ("Plan",),
@@ -30,6 +32,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Event",
+    "Kinship",
     "MergeError",
     "MergeResult",
     "OutputError",
@@ -40,6 +43,7 @@ __all__ = [
     "__version__",
     "explain",
     "inspect",
+    "kinship",
     "load",
     "merge",
     "merge_tensors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -17,9 +18,10 @@ from plait.planning.types import Plan, Step
 from plait.recipe import parse_recipe
 
 if TYPE_CHECKING:
+    from plait.engine.kinship import Kinship
     from plait.engine.run import Event, MergeResult
 
-__all__ = ["explain", "inspect", "load", "merge", "merge_tensors", "plan"]
+__all__ = ["explain", "inspect", "kinship", "load", "merge", "merge_tensors", "plan"]
 
 Path_ = str | os.PathLike[str]
 
@@ -125,6 +127,35 @@ def explain(recipe: Path_, pattern: str = "*") -> tuple[Step, ...]:
 def inspect(checkpoint: Path_) -> Checkpoint:
     """Return a checkpoint's headers: names, element types, shapes, config. No weight is read."""
     return open_checkpoint(checkpoint)
+
+
+def kinship(models: Sequence[Path_], base: Path_, *, measure: str = "pearson", threads: int | None = None) -> Kinship:
+    """Compare what fine-tuning changed in two or more models of one base: model kinship, arXiv 2410.12613.
+
+    The whole models are read once, tile by tile. What is compared are the differences from the base, of all tensors that
+    every model has, as one vector a model.
+
+    Args:
+        models: Two or more checkpoints (folders, files, hub names).
+        base: The checkpoint that they were made from.
+        measure: "pearson" (correlation), "cosine", or "euclidean" (distance).
+        threads: Most threads; default one a core. The result does not depend on it.
+
+    Returns:
+        The matrix `[k, k]`, and the order in which a soup would take the models in, the least alike first.
+
+    Raises:
+        RecipeError: models that cannot be merged, such as other shapes than the base's; from headers alone.
+        MergeError: an input has NaN or infinity.
+        PlaitError: fewer than two models, or an unknown measure.
+    """
+    from plait.engine.kinship import kinship_of
+
+    listed: list[dict[str, str]] = [{"model": os.fspath(model)} for model in models]
+    document = {"models": listed, "merge_method": "metagpt", "base_model": os.fspath(base)}
+    planned = make_plan(parse_recipe(json.dumps(document), file="kinship"), root=Path.cwd())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return kinship_of(planned, measure, threads or cores)
 
 
 def load(checkpoint: Path_) -> dict[str, Any]:
