@@ -12,9 +12,10 @@ import xxhash
 
 from plait.checkpoint.io import FileReader
 from plait.dtypes import DTYPES
+from plait.engine.after_merge import AfterMerge
 from plait.engine.hashes import content_identity, sample_spans
 from plait.engine.tiles import Prepared, Tiler, applied, is_wide, method_of
-from plait.methods import Method
+from plait.methods import Method, find_method
 from plait.methods.measures import SAMPLE, Gram, Measure
 from plait.ops import Rng, rng_key
 from plait.ops.pipeline import pipeline_of
@@ -54,17 +55,28 @@ def prepare(step: Step, tiler: Tiler, seed: int, shared: Shared) -> Prepared:
     if method.locality == "span":
         gram = before[GRAM] if GRAM in before else _pass_over(Gram(len(step.sources)), step, tiler, prepared.rng)
         prepared.coefficients = np.asarray(method.run(gram, **known), np.float64)
-        return _with_pipeline(step, prepared)
-    parameters = dict(known)
     for name, measured in method.measured.items():
         if name in before:
             value = before[name]
         else:
-            measure = measured.make(columns(parameters), len(step.sources), step.size)
+            measure = measured.make(columns(known), len(step.sources), step.size)
             value = _pass_over(measure, step, tiler, prepared.rng)
-        parameters[name] = np.asarray(value, np.float64)
-    prepared.arguments = parameters
+        known[name] = np.asarray(value, np.float64)
+    for name, parameters in step.post:
+        prepared.post.append(_for_post(find_method(name, post=True), parameters, step, prepared, tiler))
     return _with_pipeline(step, prepared)
+
+
+def _for_post(
+    declared: Method, parameters: Mapping[str, Any], step: Step, prepared: Prepared, tiler: Tiler
+) -> dict[str, Any]:
+    """Measure what a post-step needs on what the method and the post-steps so far make."""
+    known = dict(parameters)
+    merged = partial(tiler.merged, step, prepared)
+    for name, measured in declared.measured.items():
+        measure = AfterMerge(measured.make(columns(known), len(step.sources) + 1, step.size), merged)
+        known[name] = np.asarray(_pass_over(measure, step, tiler, prepared.rng), np.float64)
+    return known
 
 
 def generator(step: Step, reader: FileReader, seed: int) -> Rng | None:
@@ -154,6 +166,7 @@ def needs_preparing(step: Step) -> bool:
         return any(needs_preparing(source.step) for source in step.sources if source.step)
     method: Method = method_of(step)
     own = method.locality != "element" or bool(method.measured) or method.random is not None
+    own = own or any(find_method(name, post=True).measured for name, _ in step.post)
     return own or any(needs_preparing(source.step) for source in step.inputs if source.step)
 
 

@@ -39,6 +39,8 @@ class Prepared:
     coefficients: np.ndarray[Any, Any] | None = None
     """What a span method returned."""
     rng: Rng | None = None
+    post: list[dict[str, Any]] = field(default_factory=list)
+    """The arguments of each post-step, with what was measured for it."""
     pipeline: Pipeline | None = None
     """The step as one call, where it is nothing but select, add up or vote, and scale."""
 
@@ -199,7 +201,7 @@ class Tiler:
         prepared = self.prepared[step]
         stack, base = self._stack(step, prepared.method, batch, span[0] - start, span[1] - start)
         with blamed(step):
-            merged = self._merged(step, prepared, stack, span[0])
+            merged = self.merged(step, prepared, stack, span[0])
             finite = self.device.encode(merged, step.dtype, base, out)
         self._check_output(step, finite=finite)
 
@@ -234,7 +236,9 @@ class Tiler:
             return stack.reshape(stack.shape[0], *step.shape)
         return stack
 
-    def _merged(self, step: Step, prepared: Prepared, stack: Any, start: int) -> Any:
+    def merged(self, step: Step, prepared: Prepared, stack: Any, start: int) -> Any:
+        """Merge one tile, and take those post-steps whose arguments `prepared` has."""
+
         def shaped(value: Any) -> Any:
             if not isinstance(value, np.ndarray):
                 return value
@@ -336,8 +340,12 @@ def applied(step: Step, prepared: Prepared, stack: Any, start: int, shaped: Call
         if prepared.method.random and prepared.rng is not None:
             arguments[prepared.method.random] = prepared.rng.at(start)
         merged = prepared.method.run(stack, **arguments)
-    for name, parameters in step.post:
-        merged = find_method(name, post=True).run(merged, **parameters)
+    for (name, _), known in zip(step.post, prepared.post, strict=False):
+        declared = find_method(name, post=True)
+        arguments = {key: shaped(value) for key, value in known.items()}
+        if declared.stack:
+            arguments[declared.stack] = stack
+        merged = declared.run(merged, **arguments)
     return merged
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from plait.errors import PlaitError, did_you_mean
 from plait.methods.terms import Terms, in_terms
-from plait.methods.vocabulary import Measured, Parameter, Random, Sees
+from plait.methods.vocabulary import LayerPosition, Measured, Parameter, Random, Sees, Stack
 
 __all__ = ["Locality", "Method", "MethodError", "find_method", "method", "method_names", "post_step", "replacing"]
 
@@ -53,6 +53,10 @@ class Method:
     """What each value of the parameter `variant` changes in the defaults (the first: nothing). `run` is not given it."""
     terms: Terms = "any"
     """Whose arrays `run` was written for."""
+    stack: str | None = None
+    """A post-step's argument that takes what the method merged, if any."""
+    position: str | None = None
+    """A post-step's argument that takes where the tensor's layer lies, if any."""
 
     @property
     def summary(self) -> str:
@@ -124,6 +128,8 @@ def method(
     def enter(function: Callable[..., Any]) -> Method:
         run = in_terms(function, terms)
         declared = _with_variants(_declare(run, locality, paper, base, min_models, max_models), variants or {})
+        if declared.stack or declared.position:
+            raise MethodError(f"{declared.name}: Stack and LayerPosition are for post-steps.")
         declared = replace(declared, terms=terms)
         if not paper:
             raise MethodError(f"{declared.name} has no paper; give the address of its source.")
@@ -135,8 +141,14 @@ def method(
 
 
 def post_step(run: Callable[..., Any]) -> Method:
-    """Enter a function as a step that wraps any method: it takes the merged delta (or weight) and returns another."""
+    """Enter a function as a step that wraps any method: it takes the merged delta and returns another.
+
+    What it declares as measured is measured over the method's stack with the merged delta as one entry more, the last:
+    `[k + 1, *shape]`, tensor by tensor. Beside parameters it may declare a `Stack` and a `LayerPosition`.
+    """
     declared = _declare(run, "element", "", None, 1, None)
+    if declared.random or "scope" in declared.parameters:
+        raise MethodError(f"{declared.name}: a post-step has nothing random, and measures tensor by tensor.")
     if _POST_STEPS.setdefault(declared.name, declared).run is not run:
         raise MethodError(f"There is a post-step {declared.name!r} already. Choose another name.")
     return declared
@@ -195,6 +207,7 @@ def _declare(
     if sees.gram != (locality == "span"):
         raise MethodError(f"{name}: locality 'span' and a Gram argument go together.")
     parameters, defaults, measured, random = {}, {}, {}, None
+    beside: dict[str, str] = {}
     for argument, hint in arguments:
         declared = next((word for word in _words(hint) if isinstance(word, (Parameter, Measured))), None)
         if isinstance(declared, Parameter):
@@ -205,6 +218,8 @@ def _declare(
             measured[argument.name] = declared
         elif hint == Random:
             random = argument.name
+        elif hint in (Stack, LayerPosition):
+            beside["stack" if hint == Stack else "position"] = argument.name
         else:
             raise MethodError(f"{name}: argument {argument.name!r} is not annotated with a declared word. {_WORDS}")
     if sees.gram and (measured or random):
@@ -223,6 +238,8 @@ def _declare(
         role,
         min_models,
         max_models,
+        stack=beside.get("stack"),
+        position=beside.get("position"),
     )
 
 
@@ -275,6 +292,8 @@ def _signature(run: Callable[..., Any], name: str) -> tuple[Sees, list[tuple[ins
 
 
 def _default(name: str, argument: inspect.Parameter, declared: Parameter) -> Any:
+    if argument.default is None:
+        return None  # the body says what that means
     wrong = declared.fault(argument.default)
     if wrong:
         raise MethodError(f"{name}: the default of {argument.name!r} is {argument.default!r}; {wrong}.")

@@ -28,6 +28,7 @@ __all__ = [
     "Flag",
     "Fraction",
     "Int8Mask",
+    "LayerPosition",
     "Measured",
     "Merge",
     "Normalize",
@@ -38,6 +39,7 @@ __all__ = [
     "Scale",
     "Scope",
     "Sees",
+    "Stack",
     "Vote",
     "Weight",
     "Weights",
@@ -151,11 +153,23 @@ class _Random:
     """Marks the argument that receives the tile's `plait.ops.Rng`."""
 
 
+class _Stack:
+    """Marks a post-step's argument that receives what the method merged."""
+
+
+class _LayerPosition:
+    """Marks a post-step's argument that receives where the tensor's layer lies."""
+
+
 Weights = Annotated[Array, Sees("weights")]
 Deltas = Annotated[Array, Sees("deltas")]
 WeightsGram = Annotated[Array, Sees("weights", gram=True)]
 DeltasGram = Annotated[Array, Sees("deltas", gram=True)]
 Random = Annotated[Any, _Random]
+Stack = Annotated[Array, _Stack]
+"""For post-steps: the stack that the method merged, `[k, *shape]`."""
+LayerPosition = Annotated[float, _LayerPosition]
+"""For post-steps: l / (L − 1) for the l-th of L layers, 1 for an only one; None for tensors outside the layers."""
 
 Weight = Annotated[Array, Parameter(float, "How much of this model.", per_model=True)]
 Density = Annotated[

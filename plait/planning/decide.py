@@ -266,6 +266,8 @@ class Decisions:
             )
             if own.tensors:  # its filters leave this tensor out
                 continue
+            if declared.position:
+                values[declared.position] = target.position
             steps.append((step.name, values))
             told += [replace(one, parameter=f"{step.name}.{one.parameter}") for one in explained]
         return tuple(steps), tuple(told)

@@ -69,7 +69,15 @@ def _measure_bytes(step: Step) -> int:
         step.size // 4096 + 1 + (step.shape[0] if method.locality == "row" and step.shape else 0), _MOST_BLOCKS
     )
     # A threshold has a sample and a window of counters, a quantile three histograms; sums and a few numbers take little.
-    counters = (3 * SAMPLE * 4 + (1 << 20) * 8) * count * any(one.counts for one in method.measured.values())
+    counters = (
+        (3 * SAMPLE * 4 + (1 << 20) * 8)
+        * count
+        * any(
+            one.counts
+            for maker in (method, *(find_method(name, post=True) for name, _ in step.post))
+            for one in maker.measured.values()
+        )
+    )
     return blocks * 8 * (count * (count + 1) // 2) * 2 + counters
 
 

@@ -44,6 +44,8 @@ class Target:
     module: Module
     layers: int | None = None
     """How many layers gradients run over here; None outside the layers."""
+    position: float | None = None
+    """Where its layer lies among all layers of the output, from 0 to 1; None outside the layers."""
 
 
 Pair = tuple[Input | None, View]
@@ -74,7 +76,8 @@ def targets(laid: Laid, names: Sequence[str]) -> Iterator[Target]:
         for name in names:
             at = locate(name)
             own = next((stack.length for stack in stacks if at is not None and stack.prefix == at.prefix), None)
-            yield replace(_outside(laid, name, gradient_position(name, stacks), 0), layers=own)
+            t = gradient_position(name, stacks)
+            yield replace(_outside(laid, name, t, 0), layers=own, position=None if own is None else t)
         return
     others = [stack for stack in stacks if stack.prefix != laid.stack.prefix]
     for name in names:
@@ -82,7 +85,8 @@ def targets(laid: Laid, names: Sequence[str]) -> Iterator[Target]:
         if at is None or at.prefix != laid.stack.prefix:
             t = gradient_position(name, others)
             # What comes before the layers is the first slice's, what comes after them the last's.
-            yield _outside(laid, name, t, 0 if t == 0 else -1)
+            inside = at is not None and any(stack.prefix == at.prefix for stack in others)
+            yield replace(_outside(laid, name, t, 0 if t == 0 else -1), position=t if inside else None)
     yield from _layers(laid, laid.stack)
 
 
@@ -92,7 +96,7 @@ def _outside(laid: Laid, name: str, t: float, which: int) -> Target:
 
 
 def _layers(laid: Laid, stack: Stack) -> Iterator[Target]:
-    out = 0
+    out, last = 0, sum(_length(part, stack) for part, _, _ in laid.parts) - 1
     for part, inputs, base in laid.parts:
         begins = [given.layer_range[0] if given and given.layer_range else 0 for given, _ in inputs]
         length = _length(part, stack)
@@ -103,7 +107,8 @@ def _layers(laid: Laid, stack: Stack) -> Iterator[Target]:
                     Slot(view, _name(stack.prefix, begin + offset, suffix), given)
                     for (given, view), begin in zip(inputs, begins, strict=True)
                 )
-                yield Target(_name(stack.prefix, out, suffix), t, slots, base, part, laid.module, length)
+                position = out / last if last else 1.0
+                yield Target(_name(stack.prefix, out, suffix), t, slots, base, part, laid.module, length, position)
             out += 1
 
 

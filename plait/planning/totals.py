@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from plait.dtypes import DTYPES
 from plait.methods import find_method
 from plait.methods.measures import Quantiles
 from plait.methods.method import Method
+from plait.methods.vocabulary import Measured
 from plait.planning.types import Plan, Step
 
 __all__ = ["bytes_read", "passes", "step_bytes", "tally"]
@@ -20,24 +23,31 @@ def passes(step: Step) -> int:
     if step.action == "copy":
         return 1
     method = find_method(step.method).chosen(step.parameters)
-    return 1 + (method.locality == "span") + sum(_measured(method, name, step) for name in method.measured)
-
-
-def _measured(method: Method, name: str, step: Step) -> int:
-    """How many passes the measure behind one argument needs; as far as parameters tell, for nothing is measured yet."""
     k = len(step.sources)
-    known = {**dict.fromkeys(method.measured, np.ones((k, 1))), **_columns(step)}
+    found = 1 + (method.locality == "span") + _measuring(method, step.parameters, k, step.size)
+    for name, parameters in step.post:  # which see what was merged as one model more
+        found += _measuring(find_method(name, post=True), parameters, k + 1, step.size)
+    return found
+
+
+def _measuring(method: Method, parameters: Mapping[str, Any], k: int, size: int) -> int:
+    """How many passes its measures need; as far as parameters tell, for nothing is measured yet."""
+    known = {**dict.fromkeys(method.measured, np.ones((k, 1))), **_columns(parameters)}
+    return sum(_passes_of(measured, known, k, size) for measured in method.measured.values())
+
+
+def _passes_of(measured: Measured, known: Mapping[str, Any], k: int, size: int) -> int:
     try:
-        made = method.measured[name].make(known, k, max(1, step.size))
+        made = measured.make(known, k, max(1, size))
         return made.passes() if isinstance(made, Quantiles) else int(made.needed())
     except Exception:  # noqa: BLE001 - what is measured may be taken from ones that stand for what is not known
         return 1
 
 
-def _columns(step: Step) -> dict[str, object]:
+def _columns(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: np.asarray(value, np.float64).reshape(-1, 1) if isinstance(value, tuple) else value
-        for name, value in step.parameters.items()
+        for name, value in parameters.items()
     }
 
 
