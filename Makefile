@@ -13,13 +13,14 @@ BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check -qq
 SOURCES := $(shell find plait -name '*.py')
 
-.PHONY: help demo test check test-slow parity bench mergekit docs clean
+.PHONY: help demo test check test-slow mutants parity bench mergekit docs clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       merge published models and measure what comes out"
 	@echo "make test       style, types and all quick tests"
 	@echo "make test-slow  the tests that take long or download"
+	@echo "make mutants    small faults put into a copy of plait, each of which its tests must notice"
 	@echo "make parity     mergekit's kept outputs against plait's"
 	@echo "make bench      time and memory, against mergekit where it is installed"
 	@echo "make mergekit   install mergekit, in an environment of its own, for make bench"
@@ -60,6 +61,9 @@ test: check $(CORE)/.wheel
 
 test-slow: $(CORE)/.wheel
 	$(BIN)/python -m pytest -q -m slow
+
+mutants: $(VENV)/.made
+	$(BIN)/python tests/mutants.py
 
 parity: $(VENV)/.made
 	$(BIN)/python -m pytest -q tests/parity

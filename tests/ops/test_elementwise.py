@@ -208,6 +208,7 @@ def test_by_hand(convert):
     assert ops.trim(stack, 2 * weight).tolist() == [[0, -4, 2, 0], [-3, 2, -2, 0], [0, 0, 0, 0]]
     assert ops.largest(stack).tolist() == [-3, -4, 2, -1]
     assert ops.clamp(stack[0], -1, 1).tolist() == [1, -1, 1, 0]
+    assert ops.clamp(stack[0], 2, 2).tolist() == [2, 2, 2, 2]
 
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
