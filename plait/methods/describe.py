@@ -1,44 +1,145 @@
-"""What `plait methods` prints, read off the methods themselves."""
+"""What `plait methods` and docs/methods.md say, read off the methods themselves."""
 
 from __future__ import annotations
 
-from typing import Any
+import textwrap
+from collections.abc import Iterable
 
-from plait.methods.method import Method, find_method, method_names
+from plait.methods.facts import (
+    LOCALITIES,
+    advice,
+    changed,
+    cost,
+    example,
+    inputs,
+    passes,
+    short,
+    text,
+    without_advice,
+)
+from plait.methods.method import Method, MethodError, find_method, method_names
 from plait.methods.vocabulary import Parameter
 
-__all__ = ["as_markdown", "describe", "example", "listing"]
+__all__ = ["as_markdown", "describe", "listing"]
+
+_NARROW = 60
+_LABEL = 10
 
 
-def listing() -> str:
-    """Return one line a method: its name, locality and summary; then the post-steps."""
-    names = method_names()
-    width = max(len(name) for name in names)
-    lines = [f"{name:{width}}  {find_method(name).locality:8}  {find_method(name).summary}" for name in names]
-    post = [f"{name:{width}}  {'post':8}  {find_method(name, post=True).summary}" for name in method_names(post=True)]
-    return "\n".join([*lines, "", "Steps for `post:`", *post])
+def listing(width: int | None = None) -> str:
+    """Return all methods by locality, a line each, then the post-steps.
 
-
-def describe(name: str) -> str:
-    """Return everything about one method: description, source, inputs, parameters, a recipe that runs.
-
-    Raises MethodError, with the nearest name, when there is none of that name.
+    `width` is that of the terminal: lines are then cut to it or, where that would leave too little, broken.
     """
-    method = find_method(name)
-    lines = [method.name, "", method.description, "", f"Source    {method.paper}", f"Locality  {method.locality}"]
+    methods = [find_method(name) for name in method_names()]
+    steps = [find_method(name, post=True) for name in method_names(post=True)]
+    column = max(len(method.name) for method in (*methods, *steps)) + 4
+    groups = {
+        f"{locality}: {meaning}": [method for method in methods if method.locality == locality]
+        for locality, meaning in LOCALITIES.items()
+    }
+    groups["Steps for `post:`"] = steps
+    lines = []
+    for title, members in groups.items():
+        if members:
+            lines += ["", *_filled(title, width)]
+            lines += [line for method in members for line in _entry(method, column, width)]
+    return "\n".join(lines[1:])
+
+
+def _entry(method: Method, column: int, width: int | None) -> list[str]:
+    summary = short(method)
+    if width is not None and width < _NARROW:
+        return [f"  {method.name}", *_filled(summary, width, "    ")]
+    if width is not None:
+        summary = textwrap.shorten(summary, width - column - 1, placeholder=" …")
+    return [f"{'  ' + method.name:{column}}{summary}"]
+
+
+def _filled(line: str, width: int | None, indent: str = "", hanging: str | None = None) -> list[str]:
+    """Break one line at spaces, but for a recipe's lines and addresses, which stay whole."""
+    if width is None:
+        return [indent + line]
+    return textwrap.wrap(
+        line,
+        max(20, width),
+        initial_indent=indent,
+        subsequent_indent=indent if hanging is None else hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]
+
+
+def describe(name: str, width: int | None = None) -> str:
+    """Return everything about one method (or post-step): formula, needs, parameters, when to use it, a recipe, its cost.
+
+    Lines are broken at `width`. Raises MethodError, with the nearest name, when there is none of that name.
+    """
+    try:
+        method = find_method(name)
+    except MethodError:
+        if name not in method_names(post=True):
+            raise
+        method = find_method(name, post=True)
+    lines = [method.name, "", *_paragraphs(without_advice(method), width)]
+    if advice(method):
+        lines += ["", *_filled(advice(method), width)]
+    lines += ["", *_facts(method, width), "", "Parameters"]
+    told = [line for key, p in method.parameters.items() for line in _parameter(method, key, p, width)]
+    lines += told or ["  none"]
+    if method.paper:
+        lines += ["", "Recipe", *(f"  {line}" for line in example(method).splitlines())]
+    return "\n".join(lines)
+
+
+def _facts(method: Method, width: int | None) -> list[str]:
+    if not method.paper:  # a post-step
+        return _fact("Step", "for `post:`, after the method", width)
+    lines = _fact("Source", method.paper, width)
+    lines += _fact("Inputs", inputs(method), width)
+    lines += _fact("Locality", f"{method.locality}: {LOCALITIES[method.locality]}", width)
     for values, other in method.variants:
-        chosen = ", ".join(f"{key}: {_text(value)}" for key, value in values.items())
-        lines.append(f"          {other.locality} with {chosen}")
-    lines += [f"Inputs    {_inputs(method)}", "", "Parameters"]
-    lines += [f"  {line}" for key, p in method.parameters.items() for line in _parameter(method, key, p)] or ["  none"]
-    return "\n".join([*lines, "", "Recipe", *(f"  {line}" for line in example(method).splitlines())])
+        chosen = ", ".join(f"{key}: {text(value)}" for key, value in values.items())
+        lines += _fact("", f"{other.locality} with {chosen}", width)
+    lines += _fact("Passes", passes(method), width)
+    return lines + (_fact("Cost", _cost(method), width) if cost(method) else [])
+
+
+def _fact(label: str, value: str, width: int | None) -> list[str]:
+    return _filled(f"{label:{_LABEL}}{value}", width, hanging=" " * _LABEL)
+
+
+def _cost(method: Method) -> str:
+    told = [f"{value:.2g} for {models} model{'s' * (models > 1)}" for models, value in cost(method).items()]
+    return f"{', '.join(told)}, in ns a parameter on one thread"
+
+
+def _paragraphs(whole: str, width: int | None) -> list[str]:
+    if width is None:
+        return whole.splitlines()
+    lines: list[str] = []
+    for paragraph in whole.split("\n\n"):
+        parts = paragraph.splitlines()
+        listed = any(part.startswith((" ", "-", "*")) for part in parts)
+        broken = [_filled(part, width, hanging="  ") for part in parts] if listed else [_filled(" ".join(parts), width)]
+        lines += ["", *(line for part in broken for line in part)]
+    return lines[1:]
+
+
+def _parameter(method: Method, name: str, declared: Parameter, width: int | None) -> list[str]:
+    default = f"default {text(method.defaults[name])}" if name in method.defaults else "required"
+    default += "".join(f", {value} with variant: {variant}" for variant, value in changed(method, name))
+    each = ", one a model" if declared.per_model else ""
+    also = f", also `{declared.also}`" if declared.also else ""
+    takes = _filled(f"{name}  {declared.range_text()}{each}; {default}{also}", width, "  ", "    ")
+    return [*takes, *_filled(declared.summary, width, " " * 6)]
 
 
 def as_markdown() -> str:
     """Write the page of all methods and post-steps: a table, then each with its parameters and a recipe."""
     methods = [find_method(name) for name in method_names()]
     steps = [find_method(name, post=True) for name in method_names(post=True)]
-    table = [f"| [`{m.name}`](#{m.name}) | {_inputs(m)} | {m.locality} | {_cell(m.summary)} |" for m in methods]
+    table = [f"| [`{m.name}`](#{m.name}) | {inputs(m)} | {m.locality} | {_cell(short(m))} |" for m in methods]
     parts = [
         "# Methods",
         "Written by `make docs` from the methods themselves. `plait methods NAME` prints the same.",
@@ -47,6 +148,12 @@ def as_markdown() -> str:
             "*Locality* is what a method must see at once: an `element` of every input, a `row`, the whole `matrix`, only the "
             "inner products of the inputs (`span`), or also something `measured` in a pass beforehand. It decides how the "
             "tensors are read, never what comes out."
+        ),
+        (
+            "*Cost* is the time of a whole merge of bfloat16 models on one thread, inputs and output in memory, in "
+            "nanoseconds for each parameter of the output. `benchmarks/method_costs.py` measures it, and says on what "
+            "machine; half of the entries are kept where there is a density.\n\n"
+            "![Cost by number of models: it grows in proportion to their number](cost.png)"
         ),
         *(_method_page(method) for method in methods),
         "## Post-steps",
@@ -61,12 +168,21 @@ def as_markdown() -> str:
 
 def _method_page(method: Method) -> str:
     variants = [
-        f"With {', '.join(f'`{key}: {_text(value)}`' for key, value in values.items())} its locality is {other.locality}."
+        f"With {', '.join(f'`{key}: {text(value)}`' for key, value in values.items())} its locality is {other.locality}."
         for values, other in method.variants
     ]
-    facts = [f"Source: <{method.paper}>.", f"Inputs: {_inputs(method)}.", *variants]
+    facts = [f"Source: <{method.paper}>.", f"Inputs: {inputs(method)}.", *variants, f"Passes: {passes(method)}."]
+    facts += [f"Cost: {_cost(method)}."] if cost(method) else []
     recipe = f"```yaml\n{example(method)}\n```"
-    return "\n\n".join([f"## {method.name}", method.description, " ".join(facts), _parameter_table(method), recipe])
+    parts = [
+        f"## {method.name}",
+        without_advice(method),
+        advice(method),
+        " ".join(facts),
+        _parameter_table(method),
+        recipe,
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _parameter_table(method: Method) -> str:
@@ -76,62 +192,15 @@ def _parameter_table(method: Method) -> str:
     for name, declared in method.parameters.items():
         also = f" or `{declared.also}`" if declared.also else ""
         takes = declared.range_text() + (", one a model" if declared.per_model else "")
-        default = f"`{_text(method.defaults[name])}`" if name in method.defaults else "required"
-        default += "".join(f"; {variant}: `{value}`" for variant, value in _changed(method, name))
-        rows.append(f"| `{name}`{also} | {_cell(takes)} | {default} | {_cell(declared.summary)} |")
+        default = f"`{text(method.defaults[name])}`" if name in method.defaults else "required"
+        default += "".join(f"; {variant}: `{value}`" for variant, value in changed(method, name))
+        rows.append("| " + " | ".join([f"`{name}`{also}", *_cells([takes, default, declared.summary])]) + " |")
     return "\n".join(rows)
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _cells(texts: Iterable[str]) -> list[str]:
+    return [_cell(one) for one in texts]
 
 
-def _inputs(method: Method) -> str:
-    low, high = method.min_models, method.max_models
-    count = f"{low}" if low == high else f"{low} or more" if high is None else f"{low} to {high}"
-    models = "model" if high == 1 else "models"
-    if method.sees.space == "deltas":
-        return f"a base, and {count} {models} (the method sees their differences from the base)"
-    if method.base == "origin":
-        return f"{count} {models} (the method sees weights, or, with a base, differences from it)"
-    if method.base == "first":
-        return f"{count} models, one of which is `base_model` (the method sees weights)"
-    return f"{count} {models} (the method sees weights)"
-
-
-def _parameter(method: Method, name: str, declared: Parameter) -> list[str]:
-    default = f"default {_text(method.defaults[name])}" if name in method.defaults else "required"
-    default += "".join(f", {value} with variant: {variant}" for variant, value in _changed(method, name))
-    each = ", one a model" if declared.per_model else ""
-    also = f", also `{declared.also}`" if declared.also else ""
-    return [f"{name}  {declared.range_text()}{each}; {default}{also}", f"    {declared.summary}"]
-
-
-def _changed(method: Method, name: str) -> list[tuple[str, str]]:
-    """Each variant that changes the parameter's default, and to what."""
-    return [(variant, _text(values[name])) for variant, values in method.variant_defaults.items() if name in values]
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def example(method: Method, models: tuple[str, ...] = ("org/model-a", "org/model-b"), base: str = "org/base") -> str:
-    """Write a minimal recipe for the method that runs on the named models."""
-    needs_base = method.base in {"required", "first"}
-    count = max(1, min(len(models), method.max_models or len(models)))
-    listed = [base, *models[: count - 1]] if method.base == "first" else list(models[: max(count, 1)])
-    lines = ["models:"]
-    required = [name for name in method.parameters if name not in method.defaults]
-    for model in listed:
-        lines.append(f"  - model: {model}")
-        each = [name for name in required if method.parameters[name].per_model]
-        if each:
-            lines += ["    parameters:", *(f"      {name}: 0.5" for name in each)]
-    lines.append(f"merge_method: {method.name}")
-    if needs_base:
-        lines.append(f"base_model: {base}")
-    shared = [name for name in required if not method.parameters[name].per_model]
-    if shared:
-        lines += ["parameters:", *(f"  {name}: 0.5" for name in shared)]
-    return "\n".join(lines)
+def _cell(one: str) -> str:
+    return one.replace("|", "\\|")

@@ -72,8 +72,31 @@ def test_inspect_of_nothing(house, plait):
 
 def test_methods_are_listed_each_on_a_line(plait):
     lines = plait("methods").out.splitlines()
-    assert any(line.startswith("ties ") and "measured" in line for line in lines)
+    assert any(
+        line.startswith("  ties ")
+        for line in lines[lines.index("measured: entry by entry, after something was measured") :]
+    )
     assert "Steps for `post:`" in lines
+
+
+def test_methods_fit_the_terminal(plait, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "44")
+    wide = plait("methods").out
+    monkeypatch.setattr("plait.cli.methods.is_terminal", lambda: True)
+    narrow = plait("methods").out
+    assert max(map(len, wide.splitlines())) > 80
+    assert max(map(len, narrow.splitlines())) <= 44
+    assert "\n  ties\n    Keep each delta's" in narrow
+    assert "\nSource    https://arxiv.org/abs/2306.01708\n" in plait("methods", "ties").out
+
+
+def test_methods_as_json(plait):
+    every = json.loads(plait("methods", "--json").out)
+    (ties,) = [one for one in every if one["name"] == "ties"]
+    assert ties == json.loads(plait("methods", "ties", "--json").out)
+    assert ties["locality"] == "measured"
+    failed = plait("methods", "tis", "--json")
+    assert (failed.code, json.loads(failed.out)["kind"]) == (2, "MethodError")
 
 
 def test_one_method(plait):

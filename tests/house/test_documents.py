@@ -64,7 +64,12 @@ def test_code_runs_in_the_order_of_the_page(page, tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_recipes_are_recipes(page):
     blocks = _blocks(page)
-    own = {name for language, text in blocks if language == "python" for name in re.findall(r"^def (\w+)", text, re.M)}
+    own = {
+        name
+        for language, text in blocks
+        if language == "python"
+        for name in re.findall(r"^def (\w+)", text, re.MULTILINE)
+    }
     for language, text in blocks:
         if language == "yaml":
             for recipe in parse_recipe(_whole(text), page.name):
