@@ -14,11 +14,10 @@ __all__ = ["compeft"]
 Alpha = Annotated[
     Array, Parameter(float, "Size of what is kept, in standard deviations of the delta.", per_model=True, low=0)
 ]
-Moments = Annotated[
-    Array,
-    summed(lambda deltas, *_: ops.stacked([*deltas, *(deltas * deltas), deltas[0] * 0 + 1]), scoped=True, reads=()),
-]
-"""`[2k + 1]`: Σ δᵢ, Σ δᵢ², and the number of entries."""
+Totals = Annotated[Array, summed(lambda deltas, *_: ops.stacked([*deltas, deltas[0] * 0 + 1]), scoped=True, reads=())]
+"""`[k + 1]`: Σ δᵢ, and the number of entries."""
+Squares = Annotated[Array, summed(lambda deltas, *_: deltas, squared=True, scoped=True, reads=())]
+"""`[k]`: Σ δᵢ²."""
 
 
 @method(paper="https://arxiv.org/abs/2311.13171", locality="measured")
@@ -26,7 +25,8 @@ def compeft(
     deltas: Deltas,
     *,
     threshold: Threshold,
-    moments: Moments,
+    totals: Totals,
+    squares: Squares,
     density: Density = 0.2,
     alpha: Alpha = 1.0,
     weight: Weight = 1.0,
@@ -41,11 +41,10 @@ def compeft(
     """
     del density, scope
     signs = ops.sign(ops.trim(deltas, threshold))
-    return scale * ops.weighted_sum(signs, weight * alpha * _deviation(moments))
+    return scale * ops.weighted_sum(signs, weight * alpha * _deviation(totals[:-1], squares, totals[-1]))
 
 
-def _deviation(moments: Array) -> Array:
+def _deviation(total: Array, squares: Array, entries: Array) -> Array:
     """The sample standard deviation of each model; 0 of a single entry."""
-    k, entries = len(moments) // 2, ops.maximum(moments[-1], 1)
-    total, squares = moments[:k], moments[k:-1]
+    entries = ops.maximum(entries, 1)
     return ops.sqrt(ops.maximum(squares - total * total / entries, 0) / ops.maximum(entries - 1, 1))

@@ -35,34 +35,33 @@ CountedOver = Annotated[
 ]
 
 
-def _changed(deltas: Array, p: Mapping[str, Any]) -> Array:
-    """Zero the entries that count as not changed."""
+def _changed(deltas: Array, p: Mapping[str, Any]) -> tuple[Array, Array]:
+    """Tell which models changed an entry, 1 or 0, `[k, *shape]`; and how many did, `[*shape]`."""
     least = p["epsilon"] * p["extremes"][1] if p["relative"] else p["epsilon"]
-    return ops.where(abs(deltas) > least, deltas, 0)
+    changed = ops.where(abs(deltas) > least, 1, 0)
+    return changed, ops.weighted_sum(changed, np.ones(len(changed)))
 
 
-def _shares(changed: Array) -> tuple[Array, Array]:
-    """1 where a model changed an entry, else 0, `[k, *shape]`; and how many models did, `[*shape]`."""
-    marks = abs(ops.sign(changed))
-    return marks, ops.weighted_sum(marks, np.ones(len(marks)))
-
-
-def _averaged(changed: Array) -> Array:
+def _averaged(deltas: Array, p: Mapping[str, Any]) -> Array:
     """Average each entry over the models that changed it."""
-    return ops.weighted_sum(changed, np.ones(len(changed))) / ops.maximum(_shares(changed)[1], 1)
+    changed, sharing = _changed(deltas, p)
+    return ops.weighted_sum(deltas * changed, np.ones(len(deltas))) / ops.maximum(sharing, 1)
 
 
-def _rewarded(changed: Array, counts: Array, r: float, alpha: float) -> Array:
+def _rewarded(deltas: Array, p: Mapping[str, Any], counts: Array) -> Array:
     """The same, with what one model alone changed times that model's factor λ."""
-    own, marked = counts[: len(changed)], counts[len(changed) :]
-    ratio = (marked - own) / ops.maximum(own, 1)
-    alone = ops.weighted_sum(changed, 1 + r * ops.minimum(ratio, alpha))
-    return ops.where(_shares(changed)[1] == 1, alone, _averaged(changed))
+    own, all_of_it = counts[: len(deltas)], counts[len(deltas) :]
+    ratio = (all_of_it - own) / ops.maximum(own, 1)
+    changed, sharing = _changed(deltas, p)
+    kept = deltas * changed
+    alone = ops.weighted_sum(kept, 1 + p["r"] * ops.minimum(ratio, p["alpha"]))
+    averaged = ops.weighted_sum(kept, np.ones(len(kept))) / ops.maximum(sharing, 1)
+    return ops.where(sharing == 1, alone, averaged)
 
 
 def _counted(deltas: Array, p: Mapping[str, Any], _: Any) -> Array:
-    marks, sharing = _shares(_changed(deltas, p))
-    return ops.stacked([*(marks * (sharing == 1)), *marks])
+    changed, sharing = _changed(deltas, p)
+    return ops.stacked([*ops.where(sharing == 1, changed, 0), *changed])
 
 
 Extremes = Annotated[
@@ -81,7 +80,7 @@ def ram(deltas: Deltas, *, epsilon: Epsilon = 1e-5, relative: Relative = False, 
     a small learning rate may all lie below it. `relative: true` measures ε in each model's largest delta of the
     tensor, and `epsilon: 0` counts every difference; only these two merge models scaled as a whole alike.
     """
-    return scale * _averaged(_changed(deltas, {"epsilon": epsilon, "relative": relative}))
+    return scale * _averaged(deltas, {"epsilon": epsilon, "relative": relative})
 
 
 @ram.when(relative=True, locality="measured")
@@ -89,7 +88,7 @@ def relative_ram(
     deltas: Deltas, *, extremes: Extremes, epsilon: Epsilon, relative: Relative = True, scale: Scale = 1.0
 ) -> Array:
     """Count changes relative to each model's largest. `[k, *shape] -> [*shape]`."""
-    return scale * _averaged(_changed(deltas, {"epsilon": epsilon, "relative": relative, "extremes": extremes}))
+    return scale * _averaged(deltas, {"epsilon": epsilon, "relative": relative, "extremes": extremes})
 
 
 @method(paper=_PAPER, locality="measured")
@@ -109,8 +108,8 @@ def ramplus_tl(
     ρᵢ is how many of the model's changes are shared over how many are its own, counted in the tensor: mergekit's form
     of RAM+, with its defaults. `ramplus` counts over the whole model.
     """
-    changed = _changed(deltas, {"epsilon": epsilon, "relative": relative, "extremes": extremes})
-    return scale * _rewarded(changed, counts, r, alpha)
+    given = {"r": r, "alpha": alpha, "epsilon": epsilon, "relative": relative, "extremes": extremes}
+    return scale * _rewarded(deltas, given, counts)
 
 
 @method(paper=_PAPER, locality="measured")
@@ -132,5 +131,5 @@ def ramplus(
     authors' code; that has α = 1, with r = 0.05 by default and 0.2 in its instructions. r and α are mergekit's here.
     """
     del scope
-    changed = _changed(deltas, {"epsilon": epsilon, "relative": relative, "extremes": extremes})
-    return scale * _rewarded(changed, counts, r, alpha)
+    given = {"r": r, "alpha": alpha, "epsilon": epsilon, "relative": relative, "extremes": extremes}
+    return scale * _rewarded(deltas, given, counts)

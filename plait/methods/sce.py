@@ -90,8 +90,8 @@ def sce(
 ) -> Array:
     """Average what agrees with the sign of Σ δᵢ, weighted by squares: wᵢ = Σ (m δᵢ)² / Σⱼ Σ (m δⱼ)². `[k, *shape] -> [*shape]`.
 
-    Select: m marks the entries of largest variance over the models, `select_topk` of those that vary at all (the paper
-    has 10 %). Calculate: one weight a model and tensor, from the squares of what is selected; equal weights where these
+    Select: m marks the entries of largest variance over the models, `select_topk` of those that vary at all (the authors'
+    recipe has 10 %). Calculate: one weight a model and tensor, from the squares of what is selected; equal weights where these
     are all 0. Erase: entries against the elected sign, or 0, take no part in the weighted mean. By default m δᵢ is
     merged, as in mergekit; the authors' code (`variant: official`) uses m for the weights alone. Entries whose
     variance equals the threshold are all selected.

@@ -34,6 +34,13 @@ GOLDEN: dict[str, list[Case]] = {
             {"alpha": [2, 3], "weight": [1, -0.5]},
             base=ZERO4,
         ),
+        # From the authors' topk_values_mask and torch's std: α 2, three of eight
+        Case(
+            [[[2.375, 2.125, 3.875, -1.75], [0.5, -1.25, 4.125, 0.875]]],
+            [[2.375, 1.125, 4.621277452, -1.75], [1.25, -2.371277452, 4.496277452, 0.875]],
+            {"alpha": 2, "density": 0.375},
+            base=[[2.375, 1.125, 1.625, -1.75], [1.25, 0.625, 1.5, 0.875]],
+        ),
         # Over the whole model, the same; tensor by tensor half of [4 −2] at √18 and of [0 2] at √2.
         Case(TWO, {"a": [DEVIATION, 0], "b": [0, 0]}, {"density": 0.25}, base=TWO_ZERO),
         Case(TWO, {"a": [18**0.5, 0], "b": [0, 2**0.5]}, {"density": 0.5, "scope": "tensor"}, base=TWO_ZERO),

@@ -14,6 +14,16 @@ TWO = {"a": [4, 3], "b": [1, 2]}
 TASKS = [[4, -3, 1, 2], [-2, 5, 3, -2]]
 SPLIT = [{"a": [4, -3], "b": [1, 2]}, {"a": [-2, 5], "b": [3, -2]}]
 
+# The cases of these were made by the authors' code, in float64: emr_merge of EMR_Merging's main_emr_merging.py, and
+# generate_task_masks of tall_masks.
+BASE = [[2.375, 1.125, 1.625, -1.75], [1.25, 0.625, 1.5, 0.875]]
+THREE = [
+    [[2.375, 2.125, 3.875, -1.75], [0.5, -1.25, 4.125, 0.875]],
+    [[4.75, -0.125, 1.625, -1.75], [1.25, 1.75, 3.25, 0.875]],
+    [[2.375, 2.625, 1.625, -0.5], [-0.625, 0.75, 1.5, 0.875]],
+]
+RESCALER = 8.5 / 10.125  # of the first
+
 GOLDEN: dict[str, list[Case]] = {
     "emr": [
         Case(TASKS, [4, 5, 3, 0], base=ZERO4),
@@ -24,6 +34,16 @@ GOLDEN: dict[str, list[Case]] = {
         # Over the whole model, the same; tensor by tensor 7/4 and 3/3.
         Case(SPLIT, {"a": [40 / 7, 0], "b": [30 / 7, 0]}, {"task": 1}, base=TWO_ZERO),
         Case(SPLIT, {"a": [7, 0], "b": [3, 0]}, {"task": 1, "scope": "tensor"}, base=TWO_ZERO),
+        Case(THREE, [[4.75, 2.625, 3.875, -0.5], [-0.625, -1.25, 4.125, 0.875]], base=BASE),
+        Case(
+            THREE,
+            [
+                [2.375, 1.125 + 1.5 * RESCALER, 1.625 + 2.25 * RESCALER, -1.75],
+                [1.25 - 1.875 * RESCALER, 0.625 - 1.875 * RESCALER, 1.5 + 2.625 * RESCALER, 0.875],
+            ],
+            {"task": 1},
+            base=BASE,
+        ),
         # Nothing of a model is left: nothing to rescale
         Case([[1, 1], [-3, -3]], [0, 0], {"task": 1}, base=ZERO2),
     ],
@@ -46,6 +66,7 @@ GOLDEN: dict[str, list[Case]] = {
         # As near as the base is near enough: |1| ≥ |2 − 1|
         Case([[1], [1]], [2], {"mask_lambda": 1}, base=[0]),
         Case(CLASH, [2, 2, 3, 1], {"mask_lambda": 100, "agreement": 0}, base=ZERO4),
+        Case(THREE, [[2.375, 2.375, 1.625, -1.75], [1.25, 0, 5.875, 0.875]], {"mask_lambda": 0.6}, base=BASE),
     ],
     "consensus_ties": [
         # Kept [4 −3 0 0] and [−2 5 2 0], all elect +: τ = 4 5 2 0. The first needs all but the second (3 < 3.2), the
@@ -74,6 +95,7 @@ GOLDEN: dict[str, list[Case]] = {
         Case(CLASH, [0, 4, 6, 2], {"task": 2, "mask_lambda": [0, 1], "scale": 2}, base=ZERO4),
         Case(CLASH, [2, 2, 3, 0], {"task": 1}, base=ZERO4),
         Case(CLASH, [3, -0.5, 2, 0], {"task": 1, "mask_lambda": 1, "weight": [1, 0.5]}, base=ZERO4),
+        Case(THREE, [[4.75, 1.125, 1.625, -1.75], [1.25, 0, 5.875, 0.875]], {"mask_lambda": 0.6, "task": 2}, base=BASE),
         # What TIES makes of half, and the masks of consensus_ties
         Case(CLASH, [4, 5, 2, 0], {"merged_by": "ties", "density": 0.5}, base=ZERO4),
         Case(CLASH, [4, 0, 2, 0], {"merged_by": "ties", "density": 0.5, "task": 1}, base=ZERO4),
