@@ -32,6 +32,8 @@ def bitdelta(
     One α a tensor, as the paper starts from; its later training of α on data is not done. The paper compresses one
     model, and of it only the linear layers of the blocks: other tensors are for `tensors:` to leave alone. Several
     models are compressed each, then added up by weight.
+
+    Use it to see what a fine-tune loses when its delta is stored in one bit an entry, before serving it so.
     """
     signs = ops.sign(deltas)
     if zero_as != "zero":

@@ -38,6 +38,8 @@ def compeft(
     δ̂ᵢ has the `density` largest magnitudes of the whole model, and the standard deviation (over n − 1) is the whole
     model's, before trimming. The authors tune density and α on validation data; these defaults are their code's, which
     keeps one entry more. Several models are compressed each, then added up by weight.
+
+    Use it to see what an expert loses when it is stored as a few signs, or to merge experts that are.
     """
     del density, scope
     signs = ops.sign(ops.trim(deltas, threshold))

@@ -52,6 +52,8 @@ def consensus_ta(
     Model t needs an entry when |δ_t| ≥ λ_t |τ − δ_t|: its TALL mask. With k = 2 what one model alone needs ("selfish")
     goes as well as what none does ("catastrophic"). The paper has no weights; it tunes α (`scale`) and, from 0.2 to
     0.6 for each model, λ_t (`mask_lambda`) on validation data.
+
+    Use it instead of task arithmetic where many models are added.
     """
     return scale * _agreed(deltas, ops.weighted_sum(deltas, weight), mask_lambda, agreement)
 
@@ -72,6 +74,8 @@ def consensus_ties(
 
     τ adds up the entries that have the elected sign, of the largest fifth of each delta over the whole model. The
     masks, |δ_t| ≥ λ_t |τ − δ_t|, are of the whole deltas. See `consensus_ta`.
+
+    Use it instead of TIES where many models are merged.
     """
     del density, scope
     return scale * _agreed(deltas, _ties(deltas, threshold, weight), mask_lambda, agreement)
@@ -98,6 +102,8 @@ def tall_masks(
 
     τ = Σ wᵢδᵢ, or with `merged_by: ties` the τ of `consensus_ties`. `task: t` names the model; `task: 0` gives θ₀ + τ,
     which all share. The paper tunes λ_t (`mask_lambda`) from 0.2 to 0.6; it has no weights and no `scale` here.
+
+    Use it to see how much of a model the sum of many still has, or to store many as one sum and a mask each.
     """
     del density, scope
     merged = _ties(deltas, threshold, weight) if merged_by == "ties" else ops.weighted_sum(deltas, weight)

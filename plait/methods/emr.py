@@ -62,6 +62,9 @@ def emr(deltas: Deltas, *, sizes: Sizes, task: Task = 0, scale: Scale = 1.0, sco
     and the rescaler λ_t = Σ |δ_t| / Σ |m_t ⊙ τ| over the whole model restores their size (the authors' code adds up
     tensors' means there instead of entries). Where Σ δᵢ is 0 the base is left as it is; the authors' code elects minus.
     The paper has no `scale`.
+
+    Use it to see what one shared vector and a bit an entry keep of each model (`task`), or for a merge that keeps
+    large changes.
     """
     del scope
     if task == 0:

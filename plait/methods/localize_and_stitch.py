@@ -25,6 +25,8 @@ def localize_and_stitch(
     The dataless localisation: mᵢ marks the `density` largest |δᵢ| of the whole model (5 % in the authors' language
     experiments, 10 % in vision; learned masks of 1 % need data). Entries equal to the threshold are kept; the official
     code drops them. An unchanged entry is in no mask. The paper has no weights.
+
+    Use it for many models with little in common, where sums of whole deltas disturb each other.
     """
     del density, scope
     kept = ops.trim(deltas, threshold)

@@ -79,6 +79,8 @@ def ram(deltas: Deltas, *, epsilon: Epsilon = 1e-5, relative: Relative = False, 
     What one model alone changed is kept whole. ε = 1e-5 is the authors' and mergekit's; deltas of models trained with
     a small learning rate may all lie below it. `relative: true` measures ε in each model's largest delta of the
     tensor, and `epsilon: 0` counts every difference; only these two merge models scaled as a whole alike.
+
+    Use it for models trained by reinforcement learning, which change few entries, and mostly different ones.
     """
     return scale * _averaged(deltas, {"epsilon": epsilon, "relative": relative})
 
@@ -107,6 +109,8 @@ def ramplus_tl(
 
     ρᵢ is how many of the model's changes are shared over how many are its own, counted in the tensor: mergekit's form
     of RAM+, with its defaults. `ramplus` counts over the whole model.
+
+    Use it for recipes written for mergekit; else `ramplus` is the paper's.
     """
     given = {"r": r, "alpha": alpha, "epsilon": epsilon, "relative": relative, "extremes": extremes}
     return scale * _rewarded(deltas, given, counts)
@@ -129,6 +133,8 @@ def ramplus(
 
     ρᵢ is how many of the model's changes are shared over how many are its own, counted over the whole model, as in the
     authors' code; that has α = 1, with r = 0.05 by default and 0.2 in its instructions. r and α are mergekit's here.
+
+    Use it as `ram`, where models share many of their changes and lose by the averaging.
     """
     del scope
     given = {"r": r, "alpha": alpha, "epsilon": epsilon, "relative": relative, "extremes": extremes}

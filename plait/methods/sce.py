@@ -95,6 +95,9 @@ def sce(
     are all 0. Erase: entries against the elected sign, or 0, take no part in the weighted mean. By default m δᵢ is
     merged, as in mergekit; the authors' code (`variant: official`) uses m for the weights alone. Entries whose
     variance equals the threshold are all selected.
+
+    Use it for several chat models trained from one base, as FuseChat was made, where no weights are to be chosen by
+    hand.
     """
     del differing, int8_mask
     selected = _selected(deltas, {"threshold": threshold, "select_topk": select_topk}, None)
