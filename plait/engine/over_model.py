@@ -11,6 +11,7 @@ import numpy as np
 from plait.engine.prepare import GRAM, Shared, columns, known_of
 from plait.engine.tiles import method_of
 from plait.methods.measures import Gram, Measure
+from plait.planning.totals import measuring
 from plait.planning.types import Plan, Step
 
 __all__ = ["Together", "rounds"]
@@ -55,14 +56,15 @@ def rounds(plan: Plan, shared: Shared) -> Iterator[list[Together]]:
 
 
 def _arguments(step: Step) -> tuple[str, ...]:
-    """What must be measured before any tensor is made, in order: up to the last that is over the whole model."""
+    """What must be measured before any tensor is made, in order: up to the last that is over the whole model and needed."""
     if step.action != "merge" or step.parameters.get("scope") != "model" or step.size == 0:
         return ()
     method = method_of(step)
     if method.locality == "span":
         return (GRAM,)
+    needed = measuring(method, step.parameters, len(step.sources), step.size)
     names = list(method.measured)
-    while names and not method.measured[names[-1]].scoped:
+    while names and not (method.measured[names[-1]].scoped and needed[names[-1]]):
         names.pop()
     return tuple(names)
 

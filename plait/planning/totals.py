@@ -15,7 +15,7 @@ from plait.methods.method import Method
 from plait.methods.vocabulary import Measured
 from plait.planning.types import Plan, Step
 
-__all__ = ["bytes_read", "passes", "step_bytes", "tally"]
+__all__ = ["bytes_read", "measuring", "passes", "step_bytes", "tally"]
 
 
 def passes(step: Step) -> int:
@@ -24,16 +24,16 @@ def passes(step: Step) -> int:
         return 1
     method = find_method(step.method).chosen(step.parameters)
     k = len(step.sources)
-    found = 1 + (method.locality == "span") + _measuring(method, step.parameters, k, step.size)
+    found = 1 + (method.locality == "span") + sum(measuring(method, step.parameters, k, step.size).values())
     for name, parameters in step.post:  # which see what was merged as one model more
-        found += _measuring(find_method(name, post=True), parameters, k + 1, step.size)
+        found += sum(measuring(find_method(name, post=True), parameters, k + 1, step.size).values())
     return found
 
 
-def _measuring(method: Method, parameters: Mapping[str, Any], k: int, size: int) -> int:
-    """How many passes its measures need; as far as parameters tell, for nothing is measured yet."""
+def measuring(method: Method, parameters: Mapping[str, Any], k: int, size: int) -> dict[str, int]:
+    """How many passes each measured argument needs; as far as parameters tell, for nothing is measured yet."""
     known = {**dict.fromkeys(method.measured, np.ones((k, 1))), **_columns(parameters)}
-    return sum(_passes_of(measured, known, k, size) for measured in method.measured.values())
+    return {name: _passes_of(measured, known, k, size) for name, measured in method.measured.items()}
 
 
 def _passes_of(measured: Measured, known: Mapping[str, Any], k: int, size: int) -> int:

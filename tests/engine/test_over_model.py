@@ -209,3 +209,29 @@ def test_rows_that_are_no_multiple_of_a_block(scope, rowwise, models, recipe, tm
     parts = a if scope == "model" else [name]
     norm = math.fsum(float(((3 * a[part]).astype(float) ** 2).sum()) for part in parts)
     np.testing.assert_allclose(contents(tmp_path / "out")[name], a[name] / norm, rtol=1e-6)
+
+
+class HaltError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("text", [MANIFOLD.format(scope="model"), BY_SIZE.format(scope="model", scale=1.0)])
+def test_what_was_interrupted_goes_on_with_the_same_bytes(text, models, recipe, merged, tmp_path, small):
+    models()
+    path = recipe(text, post=["rescale_norm", {"lines": {"alpha": 0.5}}])
+    expected = merged(path)
+
+    def halt(event) -> None:
+        if event.bytes_written > 200_000:
+            raise HaltError
+
+    with pytest.raises(HaltError):
+        plait.merge(path, tmp_path / "out", threads=1, on_event=halt)
+    told = []
+    plait.merge(path, tmp_path / "out", threads=3, on_event=lambda event: told.append(event.kind))
+    assert "resume" in told
+    assert merged_files(tmp_path / "out") == expected
+
+
+def merged_files(folder) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}

@@ -181,6 +181,16 @@ def test_a_function_that_needs_rows_cannot_be_primed_but_is_exact():
     rows = magnitude_threshold(lambda d, *_: d * ops.row_norm(d)[:, :, :1], lambda _: 0.2)
     expected = (stack * ops.row_norm(stack)).reshape(2, -1)
     assert drive(rows, stack, prime=True).tolist() == [ranked(row, 0.2) for row in expected]
+    measure = rows.make({}, *stack.reshape(2, -1).shape)
+    measure.prime(stack.reshape(2, -1))
+    measure.update(stack, 0, KEYS)
+    assert not any(measure.kept.values()), "histograms do: nothing is kept"
+
+
+@pytest.mark.parametrize("name", ["sum", "extremes", "threshold", "quantile"])
+def test_raw_elements_are_not_what_a_function_sees(name):
+    measure = ALL[name].make({"weight": np.ones((2, 1))}, 2, 100_000)
+    assert measure.update_grid(np.zeros((2, 400_000), np.uint8), "F32", 0, KEYS, has_base=False) is None
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 65_536, 65_537, 150_001])
