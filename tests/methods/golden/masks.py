@@ -85,6 +85,8 @@ GOLDEN: dict[str, list[Case]] = {
         # Half of the whole model, or of each tensor
         Case([TWO], {"a": [4, 3], "b": [0, 0]}, {"density": 0.5, "agreement": 1}, base=TWO_ZERO),
         Case([TWO], {"a": [4, 0], "b": [0, 2]}, {"density": 0.5, "agreement": 1, "scope": "tensor"}, base=TWO_ZERO),
+        # What is trimmed has no vote: kept 2, 3 and 3, which nothing opposes
+        Case([[2, 1], [-1.2, 3], [-1.3, 3]], [2, 6], {"density": 0.5, "agreement": 1}, base=ZERO2),
         # A fifth of five is one.
         Case([[4, 3, 2, 1, 0]], [4, 0, 0, 0, 0], {"agreement": 1}, base=[0, 0, 0, 0, 0]),
     ],

@@ -36,9 +36,9 @@ GOLDEN: dict[str, list[Case]] = {
             [TINY * x for x in (4, 5, 92 / 59, 0)],
             base=ZERO4,
         ),
-        # Equal models vary nowhere, −0.1 three times over as well: with a fraction to select, none is.
-        Case([[-0.1, 0.3], [-0.1, 0.3], [-0.1, 0.3]], [-0.1, 0.3], base=[0, 0]),
-        Case([[-0.1, 0.3], [-0.1, 0.3], [-0.1, 0.3]], [0, 0], {"select_topk": 0.99}, base=[0, 0]),
+        # Equal models vary nowhere, whatever 3·0.34² − (0.34 + 0.34 + 0.34)²/3 is rounded: with a fraction to select, none is.
+        Case([[-0.34, 0.59], [-0.34, 0.59], [-0.34, 0.59]], [-0.34, 0.59], base=[0, 0]),
+        Case([[-0.34, 0.59], [-0.34, 0.59], [-0.34, 0.59]], [0, 0], {"select_topk": 0.99}, base=[0, 0]),
         # A sum of zero elects +.
         Case([[2, 1], [-2, 1]], [2, 1], base=[0, 0]),
         Case(
