@@ -21,5 +21,8 @@ def expo(deltas: Deltas, *, alpha: Beyond = 0.5) -> Array:
 
     The base is the checkpoint before alignment (SFT), the model the one after it (DPO, RLHF). The authors tune α from
     0.1 to 0.5 by a reward model; most of their published models have 0.5. Values below 0 interpolate.
+
+    Use it on a model after DPO or RLHF, together with the one it was aligned from, for more of the same without
+    training.
     """
     return ops.scale(deltas[0], 1 + alpha)

@@ -15,5 +15,7 @@ def median(weights: Weights) -> Array:
 
     Of an even number of models the mean of the middle two, so that of two it is their average. A minority of models
     cannot move an entry beyond the others', however far out theirs is.
+
+    Use it for a soup of three models or more when some of them may be bad.
     """
     return ops.median(weights)

@@ -22,5 +22,7 @@ def nearswap(deltas: Deltas, *, t: Reach) -> Array:
 
     As w·δ is δ cut to [−t, t], each entry moves toward the model by t at most, and becomes the model's where they are
     nearer than that. mergekit raises |δ| to 1e-6 before it divides, which matters only for t below 1e-6.
+
+    Use it to strengthen one model with what another agrees to, where large differences are to be left alone.
     """
     return ops.clamp(deltas[0], -t, t)

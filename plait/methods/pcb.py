@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from plait import ops
@@ -29,31 +29,42 @@ Inter = Annotated[
 ]
 
 
-def _signed(deltas: Array, p: Mapping[str, Any]) -> tuple[Array, Array]:
-    """The deltas with magnitudes cut to [low, high], and with these mapped to [0, 1]."""
-    size = ops.minimum(ops.maximum(abs(deltas), p["low"]), p["high"])
-    low, high = ops.minimum(size, p["low"]), ops.maximum(size, p["high"])  # in the stack's own precision
-    span = high - low
-    sign = ops.sign(deltas)
-    return sign * size, sign * ((size - low) / ops.where(span > 0, span, 1))
+def _floats(numbers: Array) -> list[float]:
+    values: list[float] = numbers.reshape(-1).tolist()
+    return values
 
 
-def _total(stack: Array) -> Array:
-    total = stack[0]
-    for x in stack[1:]:
-        total = total + x
-    return total
+def _mapped(x: Array, low: float, high: float) -> Array:
+    """Cut to [low, high], and map that to [0, 1]: clamp and normalise, as the official code calls it."""
+    if low < high:
+        return (ops.clamp(x, low, high) - low) * (1 / (high - low))
+    return ops.where(x >= high, 0 * x + 1, 0)
+
+
+def _total(stack: Iterable[Array]) -> Array:
+    first, *others = stack
+    for other in others:
+        first = first + other
+    return first
 
 
 def _score(deltas: Array, p: Mapping[str, Any]) -> Array:
     """How each entry fares: within its model (greater is better), times with the others (same sign is better)."""
-    unit = _signed(deltas, p)[1]
-    within = ops.exp(len(deltas) * (unit * unit - 1))  # e^N times less than the paper's, to which s is indifferent
+    ends = zip(deltas, _floats(p["low"]), _floats(p["high"]), strict=True)
+    units = [_mapped(abs(delta), low, high) for delta, low, high in ends]
+    # (e^N times less than the paper's, which the mapping to [0, 1] undoes)
+    within = [ops.exp((unit * unit - 1) * len(units)) for unit in units]
     if p["inter"] == "nlp":
-        return within * ops.tanh(deltas * _total(deltas))
-    if p["inter"] == "vision":
-        return within * ops.tanh(deltas * _total(unit))
-    return within * ops.stacked([_total(ops.tanh(unit * one)) for one in unit])
+        total = _total(deltas)
+        between = [ops.tanh(delta * total) for delta in deltas]
+    else:
+        signed = [ops.sign(delta) * unit for delta, unit in zip(deltas, units, strict=True)]
+        if p["inter"] == "vision":
+            total = _total(signed)
+            between = [ops.tanh(delta * total) for delta in deltas]
+        else:
+            between = [_total(ops.tanh(unit * other) for other in signed) for unit in signed]
+    return ops.stacked([one * other for one, other in zip(within, between, strict=True)])
 
 
 Low = Annotated[Array, magnitude_threshold(keep=lambda p: 1 - p["clip"])]
@@ -89,14 +100,14 @@ def pcb(
     Formulas, ratio and λ are those of the official code; the paper writes a softmax where that has exp and tanh. Only
     `pairwise` is indifferent to the scale of the deltas; with the others tanh is nearly its argument where deltas are
     small, and ±1 where they are large. Where no model takes part the base is kept.
+
+    Use it to merge experts on different tasks when ties or task_arithmetic lose too much of each.
     """
     del ratio, clip, scope
-    cut, _ = _signed(deltas, {"low": low, "high": high})
     score = _score(deltas, {"low": low, "high": high, "inter": inter})
-    raised = ops.maximum(score, floor)
-    least, most = ops.minimum(raised, floor), ops.maximum(raised, best[1])
-    span = most - least
-    share = ops.where(span > 0, (raised - least) / ops.where(span > 0, span, 1), ops.where(score >= least, 1, 0))
-    total = _total(share)
-    merged = _total(ops.scale(cut, weight) * share)
+    shares = [_mapped(*each) for each in zip(score, _floats(floor), _floats(best[1]), strict=True)]
+    ends = zip(deltas, _floats(low), _floats(high), strict=True)
+    cut = [ops.sign(delta) * ops.clamp(abs(delta), least, most) for delta, least, most in ends]
+    merged = _total(w * share * x for w, share, x in zip(_floats(weight), shares, cut, strict=True))
+    total = _total(shares)
     return scale * ops.where(total > 0, merged / ops.where(total > 0, total, 1), 0)

@@ -49,6 +49,8 @@ def tatr(
     `quantile` of Ω over the whole model, or, with `scope: tensor`, over each tensor. The paper has no weights. Where
     only one model changed an entry there is no conflict, and it is kept, even if ε is 0, where fusion_bench drops it.
     (Its ε may be the next entry down: where it rounds a rank down, this rounds it up.)
+
+    Use it in place of task_arithmetic when models of several tasks get into each other's way at few entries.
     """
     del quantile, scope
     conflict = _conflict(deltas)

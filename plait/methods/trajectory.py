@@ -19,6 +19,8 @@ def swa(weights: Weights) -> Array:
 
     Stochastic weight averaging (Izmailov et al. 2018); the simple moving average of pre-training checkpoints
     ("PMA", Li et al. 2025), which found it as good as `ema` and `wma` late in training. Their order does not matter.
+
+    Use it on the last checkpoints of a run whose learning rate did not decay, in place of the decay.
     """
     return _weighted(weights, [1.0] * len(weights))
 
@@ -29,6 +31,8 @@ def ema(weights: Weights, *, alpha: Newest = 0.2) -> Array:
 
     Models are listed oldest first. As the paper starts from the oldest checkpoint, that one has the weight
     (1 − α)^(N−1), which may be the largest of all.
+
+    Use it on checkpoints of a run that is still getting better, so that newer ones count more.
     """
     k = len(weights)
     shares = [alpha * (1 - alpha) ** (k - 1 - i) for i in range(k)]
@@ -40,6 +44,8 @@ def wma(weights: Weights) -> Array:
     """Average with linearly rising weights: Σ iθᵢ / Σ i, i = 1 … N. `[k, *shape] -> [*shape]`.
 
     Models are listed oldest first; the newest counts N times as much as the oldest.
+
+    Use it like `ema`, where the weights should rise evenly.
     """
     return _weighted(weights, [1.0 + i for i in range(len(weights))])
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
+
 from plait import ops
 from plait.methods.method import method
 from plait.methods.vocabulary import Array, Parameter, Weights
 
 __all__ = ["widen"]
+
+Numbers = npt.NDArray[np.float64]
 
 Ratio = Annotated[
     float, Parameter(float, "What counts as important: a significance above this many times the model's mean.", low=0)
@@ -34,42 +39,47 @@ def widen(weights: Weights, *, ratio: Ratio = 1.0, calibration: Score = 1.0, vec
 
     The official code takes the rows of the token embedding, which a method cannot tell from other matrices; so write
     `vectors: [{component: embeddings, value: rows}, {value: columns}]`. A column of zeros, whose direction the official
-    code leaves undefined, points nowhere: its direction is the zero vector. Of a tensor with more than two axes, the
-    last two are a matrix.
+    code leaves undefined, has cosine 0 with every other. Of a tensor with more than two axes, the last two are a matrix.
+
+    Use it to merge models that are at very different distances from the base, such as one that was pre-trained further
+    and one that was tuned on instructions.
     """
     base, deltas = weights[0], weights[1:] - weights[0]
+    columns = vectors == "columns" and len(base.shape) > 1
     if len(base.shape) < 2:
-        score = _scores(abs(deltas).reshape(len(deltas), -1), 1, ratio, calibration).reshape(deltas.shape)
+        laid = deltas.reshape(len(deltas), -1, 1)
+        size = np.sqrt(np.einsum("vii->iv", ops.gram_of_rows(laid)))  # |δ|, exactly
+        score = _scores(size, 1, ratio, calibration)
     else:
-        lengths, turns = _changes(weights if vectors == "rows" else weights.swapaxes(-1, -2))
-        unit = 1 / lengths.shape[-1]  # ranks count from 0 to 1
-        by_length, by_turn = (_scores(ops.ranks(change), unit, ratio, calibration) for change in (lengths, turns))
-        score = 0.5 * (by_length + by_turn)
-        score = score[..., None] if vectors == "rows" else score[..., None, :]
-    merged = base
-    for delta, share in zip(deltas, score, strict=True):
-        merged = merged + share * delta
-    return merged
+        laid = _laid(deltas, columns)
+        changes = _changes(ops.gram_of_rows(_laid(weights, columns)))
+        count = base.shape[-1] if columns else base.shape[-2]
+        ranks = [ops.ranks(change.reshape(len(deltas), -1, count)) for change in changes]
+        score = np.mean([_scores(rank, 1 / count, ratio, calibration) for rank in ranks], axis=0)
+    merged = ops.weighted_rows(laid, score.reshape(len(deltas), -1).T)
+    if columns:
+        return base + merged.reshape(*base.shape[:-2], base.shape[-1], base.shape[-2]).swapaxes(-1, -2)
+    return base + merged.reshape(base.shape)
 
 
-def _changes(weights: Array) -> tuple[Array, Array]:
-    """How much each vector's length and direction changed. `[1 + k, …, vectors, entries] -> two of [k, …, vectors]`."""
-    length = ops.row_norm(weights)
-    direction = weights / ops.where(length > 0, length, 1)
-    bend = direction[1:] - direction[0]
-    turn = ops.row_sum(bend * bend)  # 2 (1 − cos), without what the 1 would swallow
-    return abs(length[1:] - length[0])[..., 0], turn[..., 0]
+def _laid(stack: Array, columns: bool) -> Array:
+    """`[k, …, rows, columns] -> [k, vectors, entries]`."""
+    turned = stack.swapaxes(-1, -2) if columns else stack
+    return turned.reshape(len(stack), -1, turned.shape[-1])
 
 
-def _scores(significance: Array, unit: float, ratio: float, calibration: float) -> Array:
+def _changes(gram: Numbers) -> tuple[Numbers, Numbers]:
+    """How much each vector's length and direction changed. `[vectors, 1 + k, 1 + k] -> two of [k, vectors]`."""
+    length = np.sqrt(np.einsum("vii->iv", gram))
+    product = length[1:] * length[0]
+    cosine = np.divide(gram[:, 0, 1:].T, product, out=np.zeros_like(product), where=product > 0)
+    turn = np.where(length[1:] + length[0] > 0, 1 - cosine, 0)
+    return np.abs(length[1:] - length[0]), np.maximum(turn, 0)
+
+
+def _scores(significance: Numbers, unit: float, ratio: float, calibration: float) -> Numbers:
     """Softmax over the models of `unit` times the significance, or the calibration where it is above the mean."""
-    most = significance[0]
-    for other in significance[1:]:
-        most = ops.maximum(most, other)
-    power = ops.exp((significance - most) * unit)
-    total = power[0]
-    for other in power[1:]:
-        total = total + other
-    # (both sides times the number of vectors: of ranks, neither is then rounded to the wrong side)
+    power = ops.exp((significance - significance.max(axis=0)) * unit)
+    # (both sides times the number of vectors: of ranks, these are whole numbers)
     important = significance * significance.shape[-1] > ratio * ops.row_sum(significance)
-    return ops.where(important, calibration, power / total)
+    return np.where(important, calibration, power / sum(power))
