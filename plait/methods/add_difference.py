@@ -14,5 +14,7 @@ def add_difference(deltas: Deltas, *, scale: Scale = 1.0) -> Array:
 
     `models` lists A, then B; `base_model` is what the difference is added to. "A is to B as the result is to the base":
     an inpainting model less its origin, on another model; section 5 of the paper.
+
+    Use it to carry what training taught one model (inpainting, say) over to another of the same family.
     """
     return scale * (deltas[0] - deltas[1])

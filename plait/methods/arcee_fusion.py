@@ -22,6 +22,8 @@ def arcee_fusion(weights: Weights) -> Array:
 
     KL is the divergence of softmax(row of the model) from softmax(row of the base), one number a row. Quantiles are
     exact (linear interpolation) over the whole tensor, so the same tensor always gives the same answer.
+
+    Use it for two models where only the clearest changes should come over and the rest of the base should stay.
     """
     host = weights if isinstance(weights, np.ndarray) else weights.detach().cpu().numpy()
     if host.size == 0:

@@ -99,6 +99,8 @@ def breadcrumbs(
     and ⌊density·n⌋ stay, with all that equal the least or the largest of them. `per: row` is the paper's code: in each
     row the ⌊γn⌋ largest always go, and ⌊density·n⌋ of the rest stay; `variant: paper` takes its numbers, too. With
     `gamma: 0` this is magnitude pruning, PEFT's `magnitude_prune`.
+
+    Use it for many fine-tunes of one base, where a few extreme entries would outweigh all others in the sum.
     """
     del int8_mask
     numbers = {"density": density, "gamma": gamma, "lowest": lowest, "highest": highest, "per": per}
@@ -126,6 +128,8 @@ def breadcrumbs_ties(
     """Leave out entries as Breadcrumbs does, then elect a sign per entry and add up those that agree, as TIES.
 
     `[k, *shape] -> [*shape]`. mergekit's combination of the two; the paper has no vote.
+
+    Use it as `breadcrumbs`, for models whose changes often differ in sign.
     """
     del int8_mask
     numbers = {"density": density, "gamma": gamma, "lowest": lowest, "highest": highest, "per": per}

@@ -22,6 +22,8 @@ def cabs(deltas: Deltas, *, weight: Weight, n: Kept = 64, m: Block = 256, scale:
     The models take their entries in the recipe's order, so put the one that matters most first. Blocks are of
     consecutive entries of a row, the last one as long as what is left of it; the paper's code cuts the whole tensor,
     which is the same where m divides the rows. Where earlier models have left fewer than n, fewer stay: none is shared.
+
+    Use it for a few models in an order of importance, whose changes should not overlap.
     """
     if n > m:
         raise PlaitError(f"cabs keeps n = {n} of m = {m} entries; expected at most all of them.")

@@ -92,6 +92,8 @@ def dare_linear(
     tensor's L1 norm instead. `variant: paper` is the merge that the paper's code comes with: a fifth dropped, the rest
     divided by 0.8, the models averaged. The mask depends on the seed, the tensor's name, the model's content and the
     entry.
+
+    Use it for fine-tunes that changed their base little, so that most changes can be dropped without loss.
     """
     del int8_mask
     kept = rescaled(ops.drop(deltas, density, rng), kept_norm, density, rescale)
@@ -126,6 +128,8 @@ def dare_ties(
     `[k, *shape] -> [*shape]`. θ₀ + λ Σ wᵢ m̃ᵢδᵢ over the models that have the sign of Σ wᵢ m̃ᵢδᵢ. mergekit, and so the
     default, does not trim what DARE has kept, adds up and does not divide. The paper's code (`variant: paper`) goes on
     with all of TIES: the largest 20 % over the whole model, votes without weights, the mean of those that agree.
+
+    Use it as `dare_linear`, where what is kept still conflicts in sign.
     """
     del scope, int8_mask
     dropped = ops.drop(deltas, density, rng)

@@ -98,6 +98,8 @@ def della(
     what is kept by its pᵣ (`rescale: probability`); mergekit, and so the default, restores the tensor's L1 norm.
     `variant: paper` has the numbers of the paper's code: density 0.7, a window 2ε of 0.14, λ 1.1, no weights. A vector
     is one row.
+
+    Use it where DARE loses entries that matter: here large changes are kept more often than small ones.
     """
     del int8_mask
     chances = _chances(deltas, density, epsilon)
@@ -126,6 +128,8 @@ def della_linear(
     """Keep entries as DELLA does, and add up: θ₀ + λ Σ wᵢ m̃ᵢδᵢ, without a vote. `[k, *shape] -> [*shape]`.
 
     The paper's ablation without election (`variant: paper`) takes the mean; mergekit, and so the default, the sum.
+
+    Use it as `della`, where changes hardly conflict.
     """
     del int8_mask
     chances = _chances(deltas, density, epsilon)

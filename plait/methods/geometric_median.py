@@ -37,6 +37,8 @@ def geometric_median(
     Gram matrix. A model that is the median itself is returned as it is. Distances below 1e-7 of the models' lengths count
     as none. Of two models of equal weight, where every point between is a median, it is the mean.
 
+    Use it for several models of one kind of which some may be bad: one that is far off has little pull.
+
     Raises:
         ValueError: all weights are 0.
     """

@@ -26,6 +26,8 @@ def karcher(
     as its coefficients over the unit inputs uᵢ, μ ← cos‖v‖ μ + sin‖v‖ v/‖v‖ with v = Σ αᵢ log_μ(uᵢ). Zero tensors take
     no part in the direction but count in the mean length. mergekit has no weights: there αᵢ = 1/k.
 
+    Use it to average three models or more without losing length, as `slerp` does for two.
+
     Raises:
         ValueError: all weights are 0.
     """

@@ -22,6 +22,8 @@ def metagpt(gram: DeltasGram, *, scale: Scale = 1.0, scope: Over = "model") -> C
 
     As in the paper the lengths are those of the whole model, so each delta has one weight (of all that is merged by this
     method); `scope: tensor` takes them tensor by tensor. The factor λ is not in the paper, and 1.
+
+    Use it to add fine-tunes without choosing weights: what has changed more counts more.
     """
     del scope
     squares = np.diag(gram)

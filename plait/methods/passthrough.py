@@ -19,5 +19,7 @@ def passthrough(weights: Weights, *, scale: Factor = 1.0) -> Array:
 
     Depth up-scaling (Kim et al. 2023) stacks slices this way; a scale of 0 on o_proj and down_proj makes an added
     layer the identity.
+
+    Use it to stack layers of one model or of several, and to take tensors over as they are.
     """
     return ops.weighted_sum(weights, scale)

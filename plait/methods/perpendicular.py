@@ -22,6 +22,8 @@ def perpendicular(gram: DeltasGram, *, weight: Weight = 1.0, scale: Scale = 1.0)
     Per tensor, each taken as one vector; the models in the order of the recipe. With weights 1 and α it is sd-mecha's
     `add_perpendicular`, with 0 and 1 its `perpendicular_component`. All of δ₂ is perpendicular to a δ₁ of zero (there:
     nothing).
+
+    Use it to add to one fine-tune only what is new in a second.
     """
     along = gram[0, 1] / gram[0, 0] if gram[0, 0] > 0 else 0.0
     return scale * np.array([weight[0] - weight[1] * along, weight[1]])

@@ -33,6 +33,8 @@ def slerp(gram: WeightsGram, *, t: Position, length: Length = "own") -> Coeffici
     Ω is the angle between the two tensors, each taken as one vector; the tensors themselves are not normalised.
     When |cos Ω| > 0.9995, or one of them is zero, the straight line is taken. With `length: interpolated` the two are
     taken at length 1, and the result at length (1−t)‖θ₀‖ + t‖θ₁‖; the line is straight where they are collinear.
+
+    Use it for two models, to go any part of the way from one to the other without losing length.
     """
     norms = np.sqrt(np.diag(gram))
     cosine = float(gram[0, 1] / (norms[0] * norms[1])) if norms.all() else 1.0

@@ -16,6 +16,8 @@ def task_arithmetic(
     """Add the weighted deltas: θ₀ + λ Σ wᵢδᵢ. `[k, *shape] -> [*shape]`.
 
     With `normalize: true` the sum is divided by Σ wᵢ, or left as it is where that is 0.
+
+    Use it to add what fine-tunes have learnt to their base or, with a negative weight, to take it away.
     """
     del int8_mask
     total = weight.sum()

@@ -107,6 +107,8 @@ def ties(
     ranks over the whole model, keeps the top 20 %, has no weights, and gives votes of 0 the majority of all elected
     signs. PEFT's TIES is `vote: total` (or `frequency`) with `merge: count`. Entries equal to the threshold are all
     kept, as in the official code, which keeps one entry more still.
+
+    Use it for fine-tunes of one base on different tasks, whose changes conflict: the usual first choice there.
     """
     del scope, int8_mask
     kept = rescaled(ops.trim(deltas, threshold), kept_norm, density, rescale)

@@ -17,6 +17,8 @@ def varm(gram: DeltasGram, *, scale: Scale = 1.0) -> Coefficients:
     E is the mean over the tensor's entries, so a weight is the share of the squared lengths, as MetaGPT's is over the
     whole model. The official code takes equal weights for a tensor that some model has not changed; here, as by the
     formula, that model has weight 0. The factor `scale` on the merged delta is not in the paper, and 1.
+
+    Use it where models have changed different parts: each tensor leans to the models that changed it most.
     """
     squares = np.diag(gram)
     return scale * squares / squares.sum() if squares.any() else np.zeros(len(squares))
