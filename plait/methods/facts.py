@@ -36,6 +36,7 @@ LOCALITIES = {
 }
 """What each locality means, in the order in which methods are listed."""
 
+_ADVICE = "Use it "
 _COSTS = Path(__file__).with_name("costs.json")
 
 
@@ -50,15 +51,18 @@ def short(method: Method) -> str:
 
 
 def advice(method: Method) -> str:
-    """Return when to use the method: the last paragraph of its docstring, if it begins "Use it"; else ""."""
-    last = method.description.rstrip().split("\n\n")[-1]
-    return " ".join(last.split()) if last.startswith("Use it") else ""
+    """Return when to use the method: the paragraph of its docstring that begins "Use it", on one line; or ""."""
+    found = [one for one in _paragraphs(method) if one.startswith(_ADVICE)]
+    return " ".join(" ".join(found).split())
 
 
 def without_advice(method: Method) -> str:
     """Return the docstring without that paragraph."""
-    whole = method.description.rstrip()
-    return whole.rpartition("\n\n")[0] if advice(method) else whole
+    return "\n\n".join(one for one in _paragraphs(method) if not one.startswith(_ADVICE))
+
+
+def _paragraphs(method: Method) -> list[str]:
+    return method.description.rstrip().split("\n\n")
 
 
 def inputs(method: Method) -> str:

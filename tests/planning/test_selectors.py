@@ -221,3 +221,13 @@ def test_a_number_out_of_range_is_told_with_its_line(faults, llamas, tmp_path):
 def test_columns_are_for_numbers_of_each_model_only(text, faults, llamas):
     (told,) = faults(text + "merge_method: ties\nbase_model: base\n")
     assert "takes one number a layer here, not one for each model" in told
+
+
+def test_a_head_is_one_by_its_shape_where_its_name_does_not_tell(recipe, write_model):
+    for seed, name in enumerate(("a", "b")):
+        draw = np.random.default_rng(seed).standard_normal
+        shapes = {"tok.weight": (16, 8), "embed.weight": (16, 8), "layers.0.mlp.up.weight": (12, 8)}
+        write_model(name, {key: draw(shape).astype(np.float32) for key, shape in shapes.items()}, {"vocab_size": 16})
+    text = "models: [{model: a}, {model: b}]\nmerge_method: linear\nparameters: {weight: 1}\n"
+    plan = plait.plan(recipe(text + "tensors: [{component: head, copy_from: b}]"))
+    assert [step.name for step in plan.steps if step.action == "copy"] == ["tok.weight"]
