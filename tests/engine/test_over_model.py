@@ -235,3 +235,19 @@ def test_what_was_interrupted_goes_on_with_the_same_bytes(text, models, recipe, 
 
 def merged_files(folder) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_other_models_are_another_group(models, recipe, tmp_path):
+    models(shapes={f"model.layers.{i}.w": (30, 40) for i in range(2)})
+    text = """
+    slices:
+      - sources: [{model: base, layer_range: [0, 1]}, {model: a, layer_range: [0, 1]}]
+      - sources: [{model: base, layer_range: [1, 2]}, {model: b, layer_range: [1, 2]}]
+    merge_method: by_size
+    base_model: base
+    parameters: {scope: model}
+    """
+    plait.merge(recipe(text), tmp_path / "out", threads=1, verify=False)
+    base, a, b = (contents(tmp_path / name) for name in ("base", "a", "b"))
+    for gram, model, name in zip(seen["gram"], (a, b), base, strict=True):
+        np.testing.assert_allclose(gram, [[((model[name] - base[name]).astype(float) ** 2).sum()]], rtol=1e-12)
