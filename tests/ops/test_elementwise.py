@@ -249,6 +249,8 @@ def test_misuse_is_told(make):
         ops.drop(stack, np.array([[0.5], [np.nan]]), rng)
     with pytest.raises(ValueError, match=r"in \[0, 1\]; got 1.5"):
         ops.drop(stack, make((2, 3), np.float32) * 1.5, rng)
+    with pytest.raises(ValueError, match=r"in \[0, 1\]; got -0.25"):
+        ops.drop(stack, make((2, 3), np.float32) * -0.25, rng)
     with pytest.raises(ValueError, match=r"in \[0, 1\]; got nan"):
         ops.drop(stack, make((2, 3), np.float32) * float("nan"), rng)
     with pytest.raises(ValueError, match="2 models, but 3 densities"):
