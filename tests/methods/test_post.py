@@ -13,6 +13,7 @@ import yaml
 from safetensors.numpy import save_file
 
 import plait
+from plait.engine.prepare import needs_preparing
 from plait.methods import Array, Deltas, MethodError, Random, post_step
 from plait.methods.measures import extremes, summed
 from plait.methods.method import _POST_STEPS, method, method_names
@@ -174,9 +175,11 @@ def test_a_plan_counts_the_measuring(merged, tmp_path):
     merged(TWO, SUM, ["rescale_norm"])
     (step,) = plait.plan(tmp_path / "recipe.yml").steps
     assert passes(step) == 2
+    assert needs_preparing(step), "so that one thread measures and makes all units of a tensor"
     (tmp_path / "recipe.yml").write_text((tmp_path / "recipe.yml").read_text().replace("rescale_norm", "sign_mask"))
     (step,) = plait.plan(tmp_path / "recipe.yml").steps
     assert passes(step) == 1
+    assert not needs_preparing(step)
 
 
 Gain = Annotated[float, Parameter(float, "A factor.")]
