@@ -179,6 +179,11 @@ def test_what_a_plan_says_of_passes(models, recipe, tmp_path):
         assert passes(step) == 1 + 1 + 1 + 1 + 1 + 2, "making it, and each measure; quantiles take two"
 
 
+def tripled(rows, _, __):
+    assert rows.ndim == 3, "rows, as the method itself is given them"
+    return rows[0] * 3
+
+
 @pytest.fixture
 def rowwise():
     """A method that sees rows and measures."""
@@ -187,7 +192,7 @@ def rowwise():
     def rowwise(
         weights: Weights,
         *,
-        total: Annotated[Array, summed(lambda rows, _, __: rows[0] * 3, squared=True, scoped=True)],
+        total: Annotated[Array, summed(tripled, squared=True, scoped=True)],
         scope: Scope = "tensor",
     ) -> Array:
         """Divide by the norm."""
