@@ -9,10 +9,11 @@ import numpy as np
 
 from plait import ops
 from plait.methods.method import method
-from plait.methods.vocabulary import Array, Coefficients, Deltas, DeltasGram, Flag, Parameter
+from plait.methods.vocabulary import Array, Coefficients, Deltas, DeltasGram, Parameter
 
 __all__ = ["model_stock"]
 
+FilterWise = Annotated[bool, Parameter(bool, "Take one ratio for each row, not one for the whole tensor.")]
 Cosine = Annotated[
     str,
     Parameter(
@@ -25,20 +26,18 @@ Cosine = Annotated[
 
 
 @method(paper="https://arxiv.org/abs/2403.19522", locality="span", min_models=2)
-def model_stock(gram: DeltasGram, *, filter_wise: Flag = False, cosine: Cosine = "mean") -> Coefficients:
+def model_stock(gram: DeltasGram, *, filter_wise: FilterWise = False, cosine: Cosine = "mean") -> Coefficients:
     """Interpolate: t·mean(θᵢ) + (1−t)·θ₀ with t = N cos θ / (1 + (N−1) cos θ), per tensor (eqs. 6 and 7).
 
     cos θ is the mean cosine over all pairs of deltas, as in mergekit, or what `cosine` says; a delta of zero length has
     cosine 0 with every other. `filter_wise: true` takes one t per row of the tensor instead.
-
-    Use it for two fine-tunes or more on the same data (other seeds or settings), in place of a soup of many.
     """
     del filter_wise
     return _ratio(np.asarray(gram)[None], cosine)[0] * np.full(len(gram), 1 / len(gram))
 
 
 @model_stock.when(filter_wise=True, locality="row")
-def filter_wise_model_stock(deltas: Deltas, *, filter_wise: Flag = True, cosine: Cosine = "mean") -> Array:
+def filter_wise_model_stock(deltas: Deltas, *, filter_wise: FilterWise = True, cosine: Cosine = "mean") -> Array:
     """Take one interpolation ratio per row. `[k, rows, columns] -> [rows, columns]`."""
     del filter_wise
     ratio = _ratio(ops.gram_of_rows(deltas), cosine)

@@ -7,11 +7,11 @@ from typing import Annotated
 import numpy as np
 
 from plait.methods.method import method
-from plait.methods.vocabulary import Coefficients, Flag, Parameter, Weight, WeightsGram
+from plait.methods.vocabulary import Coefficients, Parameter, Weight, WeightsGram
 
 __all__ = ["multislerp"]
 
-Normalised = Annotated[Flag, Parameter(bool, "Divide the weights by their sum first.")]
+Normalised = Annotated[bool, Parameter(bool, "Divide the weights by their sum first.")]
 Epsilon = Annotated[
     float, Parameter(float, "Added to each length that is divided by, as a part of the mean length.", low=0)
 ]
@@ -26,8 +26,6 @@ def multislerp(
     The source goes on from μ along Σ wᵢ(uᵢ − ⟨uᵢ, μ⟩μ), which is 0 as μ lies along Σ wᵢuᵢ: so this is all of it (for a
     mean by angles see karcher). Where the directions cancel the weighted sum is taken (mergekit: of two models only, of
     more it stops). One model comes out as it is. `eps` is relative to the models' mean length, in mergekit absolute.
-
-    Use it to average models of unequal weight without losing length, by a formula where `karcher` iterates.
 
     Raises:
         ValueError: the weights are to be normalised and add up to 0.

@@ -51,6 +51,20 @@ METHODS: dict[str, dict[str, Any]] = {
     "model_stock by row": {"base": True, "all": {"filter_wise": True}},
     "karcher": {},
     "slerp": {"first": True, "all": {"t": 0.3}},
+    "nuslerp": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}}},
+    "nuslerp of deltas": {"base": True, "models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}}},
+    "nuslerp by row": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}}, "all": {"nuslerp_flatten": False}},
+    "nuslerp by column": {
+        "base": True,
+        "models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}},
+        "all": {"nuslerp_flatten": False, "nuslerp_row_wise": True},
+    },
+    "multislerp": {"base": True, "models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}}},
+    "geometric_median": {},
+    "metagpt": {"base": True},
+    "varm": {"base": True},
+    "perpendicular": {"base": True},
+    "add_difference": {"base": True},
     "arcee_fusion": {"first": True},
 }
 """What is merged how; "base" beside a and b, or "first" of two."""

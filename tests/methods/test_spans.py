@@ -128,6 +128,14 @@ def test_no_point_near_the_geometric_median_is_nearer_to_all(seed, k, size):
     assert total(median) <= min([*others, *map(total, stack), total(stack.mean(axis=0))]) + 1e-9
 
 
+def test_far_from_zero_two_models_still_pull_alike():
+    """Of nearly equal models their Gram matrix has few digits left; whatever they say, neither outweighs the other."""
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        stack = 1e5 + random.standard_normal((2, 300))
+        np.testing.assert_allclose(merge("geometric_median", stack), stack.mean(axis=0), rtol=1e-9)
+
+
 def test_karcher_with_whole_numbers_for_weights_is_that_of_copies():
     _, stack = drawn(4, 3, (20,))
     weighted = merge("karcher", stack, weight=[3, 1, 2], max_iter=50, tol=1e-10)

@@ -51,6 +51,8 @@ GOLDEN: dict[str, list[Case]] = {
         # A quarter of a right angle at the length (3·2 + 4)/4; a weight of 0 takes no part at all
         Case([[2, 0], [0, 4]], [2.3096988, 0.9567086], {"weight": [3, 1]}),
         Case([[0, 5], [3, 0], [-3, 0]], [3, 0], {"weight": [0, 1, 1]}),
+        # Where that starts from: the direction of ¾[1 0] + ¼[0 1]
+        Case([[2, 0], [0, 4]], [2.3717082, 0.7905694], {"weight": [3, 1], "max_iter": 0}),
         # What mergekit 0.1.5 gave in float64
         Case(
             [

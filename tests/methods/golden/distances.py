@@ -28,6 +28,8 @@ GOLDEN: dict[str, list[Case]] = {
         Case(TRIANGLE, [0, 1.5240685], {"tol": 10}),
         # Begins at the mean, which is the second model: on from there, to where 1 + 1 − 1 = 2(3 − x)/√((3 − x)² + 1)
         Case([[-9, 0], [0, 0], [3, 1], [3, 0], [3, -1]], [2.4226497, 0]),
+        # Its first step: of the one to 1.8974/(1/9 + 2/√10 + 1/3) the part 1 − 1/1.8974, for the pull is 6/√10 = 1.8974
+        Case([[-9, 0], [0, 0], [3, 1], [3, 0], [3, -1]], [0.8332869, 0], {"max_iter": 1}),
         Case([[0, 0], [0, 0]], [0, 0]),
         # Each tensor: the middle one; the whole model: as the triangle
         Case(IN_PARTS, {"a": [0], "b": [0]}),
