@@ -73,7 +73,7 @@ def seconds(folder: Path, text: str) -> float:
     taken = []
     for _ in range(REPEATS):
         start = time.process_time()
-        plait.merge(folder / "recipe.yml", folder / "out", threads=1, verify=False, overwrite=True)
+        plait.merge(folder / "recipe.yml", folder / "out", threads=1, memory=4 << 30, verify=False, overwrite=True)
         taken.append(time.process_time() - start)
     return min(taken)
 
@@ -88,6 +88,11 @@ def measure(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, dict[int,
             large, small = (seconds(folder / size, text) for size in ROWS)
             found[count] = round((large - small) / parameters * 1e9, 2)
         yield name, found
+
+
+def write(ns: Mapping[str, Mapping[str, float]]) -> None:
+    about = f"ns of processor time a parameter, bfloat16, one thread of {machine()}, Python {platform.python_version()}"
+    COSTS.write_text(json.dumps({"about": about, "ns": dict(sorted(ns.items()))}, indent=1) + "\n")
 
 
 def machine() -> str:
@@ -123,7 +128,7 @@ def draw(panel: Any, locality: str, ns: Mapping[str, Mapping[str, float]]) -> No
         end = max(found, key=int)
         last = max(last + top / 28, found[end])  # labels one above the other
         panel.annotate(name, (int(end), last), (4, -3), textcoords="offset points", fontsize=7, color=line.get_color())
-    panel.set(title=locality, xlabel="models", xticks=COUNTS, xlim=(0, 24), ylim=(0, None))
+    panel.set(title=locality, xlabel="models", xticks=COUNTS, xlim=(0, 24), ylim=(0, 1.02 * max(top, last)))
     panel.spines[["top", "right"]].set_visible(False)
 
 
@@ -144,8 +149,7 @@ def main() -> None:
                 shown = (f"{found[count]:8.2f}" if count in found else " " * 8 for count in COUNTS)
                 alone = f"  {found}" if not set(found) & set(COUNTS) else ""
                 print(f"{name:22}" + "".join(shown) + alone, flush=True)
-    about = f"ns of processor time a parameter, bfloat16, one thread of {machine()}, Python {platform.python_version()}"
-    COSTS.write_text(json.dumps({"about": about, "ns": dict(sorted(ns.items()))}, indent=1) + "\n")
+                write(ns)
     plot(ns)
 
 

@@ -152,8 +152,9 @@ def as_markdown() -> str:
         (
             "*Cost* is the time of a whole merge of bfloat16 models on one thread, inputs and output in memory, in "
             "nanoseconds for each parameter of the output. `benchmarks/method_costs.py` measures it, and says on what "
-            "machine; half of the entries are kept where there is a density.\n\n"
-            "![Cost by number of models: it grows in proportion to their number](cost.png)"
+            "machine; half of the entries are kept where there is a density. It grows with the number of models; where "
+            "inner products are taken, which are of all pairs, with more than that.\n\n"
+            "![Cost by number of models, for each locality](cost.png)"
         ),
         *(_method_page(method) for method in methods),
         "## Post-steps",
