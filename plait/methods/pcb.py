@@ -37,7 +37,8 @@ def _floats(numbers: Array) -> list[float]:
 def _mapped(x: Array, low: float, high: float) -> Array:
     """Cut to [low, high], and map that to [0, 1]: clamp and normalise, as the official code calls it."""
     if low < high:
-        return (ops.clamp(x, low, high) - low) * (1 / (high - low))
+        above = ops.clamp(x, low, high) - low
+        return above / (0 * above + (high - low))  # (by an array: devices divide by a number in ways of their own)
     return ops.where(x >= high, 0 * x + 1, 0)
 
 
