@@ -31,6 +31,8 @@ def model_stock(gram: DeltasGram, *, filter_wise: FilterWise = False, cosine: Co
 
     cos θ is the mean cosine over all pairs of deltas, as in mergekit, or what `cosine` says; a delta of zero length has
     cosine 0 with every other. `filter_wise: true` takes one t per row of the tensor instead.
+
+    Use it for two fine-tunes or more on the same data (other seeds or settings), in place of a soup of many.
     """
     del filter_wise
     return _ratio(np.asarray(gram)[None], cosine)[0] * np.full(len(gram), 1 / len(gram))

@@ -27,6 +27,8 @@ def multislerp(
     mean by angles see karcher). Where the directions cancel the weighted sum is taken (mergekit: of two models only, of
     more it stops). One model comes out as it is. `eps` is relative to the models' mean length, in mergekit absolute.
 
+    Use it to average models of unequal weight without losing length, by a formula where `karcher` iterates.
+
     Raises:
         ValueError: the weights are to be normalised and add up to 0.
     """

@@ -37,6 +37,8 @@ def nuslerp(
     Ω is the angle between the two tensors, which keep their own lengths; where they are collinear the line is straight.
     A zero vector counts as at a right angle to the other. Weights that cancel give t = 1/2. As in mergekit,
     `nuslerp_row_wise: true` means that the first axis runs within a vector: an angle for each column of a matrix.
+
+    Use it as `slerp`, where weights say more than a position, or to interpolate two models' changes from a base.
     """
     del nuslerp_flatten, nuslerp_row_wise
     return _arc(np.asarray(gram)[None], weight)[0]
