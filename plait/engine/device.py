@@ -12,7 +12,7 @@ import numpy.typing as npt
 from plait.dtypes import DTYPES
 from plait.errors import PlaitError
 from plait.ops.codec import decode, decode_delta, encode
-from plait.ops.pipeline import Grid, Pipeline, grid_can, merge_grid
+from plait.ops.fusing import Grid, Program, grid_can, merge_grid
 from plait.ops.scratch import empty
 from plait.planning.memory import BATCH, TILE
 
@@ -48,19 +48,14 @@ class Device(Protocol):
     def stack(self, batch: Batch, low: int, high: int, *, wide: bool) -> tuple[Any, Any, list[bool]]:
         """Return elements [low, high) as a stack (differences when there is a base), the base, and which rows are finite."""
 
-    def merge(
-        self, batch: Batch, pipeline: Pipeline, dtype: str, start: int, out: Raw
-    ) -> tuple[list[bool], bool] | None:
-        """Run a pipeline over the whole batch, whose first element is `start`, in one call.
-
-        Returns which rows are finite and whether the result is; None where the device works tile by tile.
-        """
+    def merge(self, batch: Batch, program: Program, dtype: str, start: int, out: Raw) -> bool:
+        """Run a program over the whole batch, whose first element is `start`, in one call; false where it cannot."""
 
     def encode(self, values: Any, dtype: str, base: Any, out: Raw) -> bool:
         """Write values (plus base) to `out`, rounded once; return whether all are finite."""
 
     def numbers(self, values: npt.NDArray[Any], like: Any) -> Any:
-        """Return per-model numbers where the stack `like` lives."""
+        """Return per-model numbers where the stack `like` lives, rounded to its type."""
 
 
 class Cpu:
@@ -84,13 +79,11 @@ class Cpu:
             good.append(decode(raw, dtype, row) if origin is None else decode_delta(raw, dtype, origin, row))
         return stack, origin, good + finite
 
-    def merge(
-        self, batch: Batch, pipeline: Pipeline, dtype: str, start: int, out: Raw
-    ) -> tuple[list[bool], bool] | None:
+    def merge(self, batch: Batch, program: Program, dtype: str, start: int, out: Raw) -> bool:
         """See `Device.merge`."""
         if batch.grid is None or not grid_can({dtype, *batch.dtypes}, len(batch.rows)):
-            return None
-        return merge_grid(pipeline, batch.grid, dtype, start, out, has_base=batch.has_base)
+            return False
+        return merge_grid(program, batch.grid, dtype, start, out, has_base=batch.has_base)
 
     def encode(self, values: Any, dtype: str, base: Any, out: Raw) -> bool:
         """See `Device.encode`."""
@@ -99,9 +92,9 @@ class Cpu:
             base = base.astype(flat.dtype)
         return encode(flat, dtype, out, base)
 
-    def numbers(self, values: npt.NDArray[Any], like: Any) -> Any:  # noqa: ARG002 - a device's signature
-        """Numbers stay where they are."""
-        return values
+    def numbers(self, values: npt.NDArray[Any], like: Any) -> Any:
+        """See `Device.numbers`."""
+        return values.astype(like.dtype)
 
 
 @dataclass
@@ -135,9 +128,9 @@ class TorchDevice:
 
         return torch.from_numpy(raw).to(self.name)
 
-    def merge(self, *_: Any) -> None:
+    def merge(self, *_: Any) -> bool:
         """Work tile by tile, always."""
-        return
+        return False
 
     def encode(self, values: Any, dtype: str, base: Any, out: Raw) -> bool:
         """See `Device.encode`."""
@@ -157,7 +150,7 @@ class TorchDevice:
 def _tensor(values: npt.NDArray[Any], like: Any) -> Any:
     import torch
 
-    return torch.as_tensor(values, device=like.device)
+    return torch.as_tensor(values, device=like.device, dtype=like.dtype)
 
 
 def _size(dtype: str) -> int:

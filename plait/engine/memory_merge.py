@@ -241,7 +241,8 @@ def _stacked(inputs: Sequence[Any], base: Any, *, wide: bool) -> tuple[Any, Any]
 def _numbers(value: Any, stack: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
-    shaped = np.ascontiguousarray(value.reshape(*value.shape, *[1] * (stack.ndim - 1)))
+    kind = np.float64 if stack.dtype.itemsize == 8 else np.float32
+    shaped = np.ascontiguousarray(value.reshape(*value.shape, *[1] * (stack.ndim - 1)), kind)
     if isinstance(stack, np.ndarray):
         return shaped
     import torch

@@ -18,7 +18,7 @@ from plait.engine.tiles import Prepared, Tiler, applied, is_wide, method_of
 from plait.methods import Method, find_method
 from plait.methods.measures import SAMPLE, Gram, Measure
 from plait.ops import Rng, rng_key
-from plait.ops.pipeline import pipeline_of
+from plait.ops.fusing import merging
 from plait.planning.types import Source, Step
 
 __all__ = [
@@ -64,7 +64,7 @@ def prepare(step: Step, tiler: Tiler, seed: int, shared: Shared) -> Prepared:
         known[name] = np.asarray(value, np.float64)
     for name, parameters in step.post:
         prepared.post.append(_for_post(find_method(name, post=True), parameters, step, prepared, tiler))
-    return _with_pipeline(step, prepared)
+    return _with_program(step, prepared, tiler)
 
 
 def _for_post(
@@ -96,11 +96,11 @@ def columns(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _column(value) for name, value in values.items()}
 
 
-def _with_pipeline(step: Step, prepared: Prepared) -> Prepared:
-    """Note the step as one call, where it can be made in one."""
-    if prepared.method.locality in {"element", "span", "measured"} and not is_wide(step):
-        run = partial(applied, step, prepared, start=0, shaped=_column)
-        prepared.pipeline = pipeline_of(run, len(step.sources))
+def _with_program(step: Step, prepared: Prepared, tiler: Tiler) -> Prepared:
+    """Note the step as one loop, where it can be written so and there is enough to do."""
+    if tiler.fusing and prepared.method.locality in {"element", "span", "measured"} and not is_wide(step):
+        run = partial(applied, step, prepared, start=0, shaped=_narrow_column)
+        prepared.program = merging(run, len(step.sources))
     return prepared
 
 
@@ -113,6 +113,11 @@ def _arguments(step: Step) -> dict[str, Any]:
 
 def _column(value: Any) -> Any:
     return value.reshape(*value.shape, 1) if isinstance(value, np.ndarray) else value
+
+
+def _narrow_column(value: Any) -> Any:
+    """Shape a number per model, and round it, as a tile's are."""
+    return _column(value.astype(np.float32)) if isinstance(value, np.ndarray) else value
 
 
 def _pass_over(measure: Measure, step: Step, tiler: Tiler, rng: Rng | None) -> Any:

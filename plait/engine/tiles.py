@@ -20,7 +20,7 @@ from plait.errors import MergeError, PlaitError
 from plait.methods import Method, find_method
 from plait.methods.measures import Measure
 from plait.ops import BLOCK, Rng, tile_scope, weighted_sum
-from plait.ops.pipeline import Pipeline, grid_can
+from plait.ops.fusing import Program, grid_can
 from plait.ops.scratch import empty
 from plait.planning.types import Plan, Source, Step
 
@@ -41,8 +41,8 @@ class Prepared:
     rng: Rng | None = None
     post: list[dict[str, Any]] = field(default_factory=list)
     """The arguments of each post-step, with what was measured for it."""
-    pipeline: Pipeline | None = None
-    """The step as one call, where it is nothing but select, add up or vote, and scale."""
+    program: Program | None = None
+    """The step as one loop, where it can be written so."""
 
 
 def method_of(step: Step) -> Method:
@@ -113,6 +113,8 @@ class Tiler:
     """What a measuring pass has read, for the making pass."""
     stop: threading.Event | None = None
     """Once set, no further batch is read."""
+    fusing: bool = False
+    """Whether there is so much to do that loops are compiled for it."""
     _outer: Step | None = None
     _whole: dict[Step, Raw] = field(default_factory=dict)
     """Tensors that matrix methods of other stages made for the step at hand."""
@@ -156,7 +158,8 @@ class Tiler:
         size = DTYPES[step.dtype].size
         with tile_scope():
             batch = self._batch(step, start, stop)
-            if self._in_one_call(step, batch, start, out):
+            program = self.prepared[step].program
+            if program and self.device.merge(batch, program, step.dtype, start, out):
                 return
             for begin, end in self.spans(step, start, stop, self.device.tile):
                 with tile_scope():
@@ -187,15 +190,6 @@ class Tiler:
             for source, row in zip(inputs, grid, strict=True):
                 if source.tensor is not None:
                     self.streams.feed(source.tensor, start * DTYPES[source.dtype].size, row)
-
-    def _in_one_call(self, step: Step, batch: Batch, start: int, out: Raw) -> bool:
-        pipeline = self.prepared[step].pipeline
-        done = self.device.merge(batch, pipeline, step.dtype, start, out) if pipeline else None
-        if done is None:
-            return False
-        self._check_inputs(step, done[0])
-        self._check_output(step, finite=done[1])
-        return True
 
     def _tile(self, step: Step, batch: Batch, start: int, span: tuple[int, int], out: Raw) -> None:
         prepared = self.prepared[step]
@@ -262,7 +256,7 @@ class Tiler:
                         measure.update(stack, begin, rng.at(begin) if rng else None)
 
     def _measured_in_one_call(self, measure: Measure, step: Step, batch: Batch, start: int, rng: Rng | None) -> bool:
-        if not isinstance(self.device, Cpu) or batch.grid is None or is_wide(step):
+        if not self.fusing or not isinstance(self.device, Cpu) or batch.grid is None or is_wide(step):
             return False
         if not grid_can(set(batch.dtypes), len(batch.rows)):
             return False

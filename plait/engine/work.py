@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import xxhash
 
 from plait.checkpoint.io import FileReader, FileWriter
 from plait.dtypes import DTYPES
-from plait.engine.device import Device
+from plait.engine.device import Cpu, Device
 from plait.engine.hashes import CHUNK, Registry, Streams
 from plait.engine.journal import Journal
 from plait.engine.over_model import Together, rounds
@@ -24,9 +25,11 @@ from plait.methods.measures import SAMPLE, Measure
 from plait.ops import Rng
 from plait.planning.types import Placed, Plan, Step
 
-__all__ = ["Progress", "Task", "Work", "digest_of_unit", "range_of", "tasks_of", "units_of"]
+__all__ = ["ENOUGH", "Progress", "Task", "Work", "digest_of_unit", "range_of", "tasks_of", "units_of"]
 
 _AT_ONCE = 1 << 22  # bytes, or elements
+ENOUGH = 1 << 27
+"""Output elements from which on a merge compiles loops of its own (half a second each, once); the bytes are the same."""
 Progress = Callable[[str, int, int], None]
 """Called with (tensor, bytes read, bytes written) after each batch, from any thread."""
 
@@ -91,6 +94,11 @@ class Work:
     digests: dict[tuple[int, int], str] = field(default_factory=dict)
     """(placed index, unit) -> hex digest of its bytes in the output."""
     stop: threading.Event = field(default_factory=threading.Event)
+
+    @cached_property
+    def fusing(self) -> bool:
+        """Whether the merge is so large that compiling loops for it pays."""
+        return isinstance(self.device, Cpu) and sum(place.step.size for place in self.plan.placed) >= ENOUGH
 
     def run(self) -> None:
         """Make every output byte. Raises the first error of any thread, after all have stopped."""
@@ -199,6 +207,7 @@ class _Worker:
             work.allow_nonfinite,
             kept=self.kept,
             stop=work.stop,
+            fusing=work.fusing,
         )
 
     def inner(self, step: Step) -> Tiler:

@@ -70,7 +70,7 @@ def rng_key(seed: int, tensor: str, identity: str | bytes) -> int:
 
 
 def keep_limits(density: Any, models: int) -> npt.NDArray[np.int64]:
-    """Return floor(density * 2^32) for each model, exactly: an element is kept when its 32 bits lie below.
+    """Return density * 2^32 for each model, the density rounded to float32: an element is kept when its 32 bits lie below.
 
     Args:
         density: `[k, 1, …, 1]` or any shape of `models` numbers in [0, 1].
@@ -82,12 +82,12 @@ def keep_limits(density: Any, models: int) -> npt.NDArray[np.int64]:
     >>> keep_limits(np.array([0.0, 0.5, 1.0]), 3).tolist()
     [0, 2147483648, 4294967296]
     """
-    each = np.asarray(density, np.float64).reshape(-1)
+    each = np.asarray(density, np.float32).astype(np.float64).reshape(-1)
     if each.size != models:
         raise ValueError(f"one density per model: {models} models, but {each.size} densities")
     if not ((each >= 0) & (each <= 1)).all():
         raise ValueError(f"a density is the fraction kept, in [0, 1]; got {each.tolist()}")
-    return (each * 2.0**32).astype(np.int64)  # a power of two scales exactly, and the cast rounds down
+    return (each * 2.0**32).astype(np.int64)  # exact, save below 2^-8: the cast rounds down
 
 
 def first_outside(density: npt.NDArray[Any]) -> float:

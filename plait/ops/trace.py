@@ -1,20 +1,20 @@
-"""Seeing what a method computes without computing it: ops called on a `Traced` stack note themselves down.
+"""Seeing what a method computes without computing it: a `Traced` stack notes down what is done with it.
 
-What comes out is matched against the shapes that `plait.ops.pipeline` can run in one call. Anything else that a
-method does with its stack raises `Untraceable` and is remembered, so that a method which catches that is still not
-matched; such a method runs tile by tile as it is.
+Arithmetic, comparisons, entries of the stack and the ops that are listed here become a graph, from which
+`plait.ops.fusing` writes one loop. Anything else raises `Untraceable` and is remembered, so that a method which catches
+that is still not fused; such a method runs op by op as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
 
 __all__ = ["Traced", "Untraceable"]
 
-_OWN = frozenset({"op", "arguments", "troubles", "refuse"})
+_OWN = frozenset({"op", "arguments", "models", "boolean", "troubles", "refuse"})
 
 
 class Untraceable(Exception):  # noqa: N818 - not an error: the method is run another way
@@ -22,22 +22,35 @@ class Untraceable(Exception):  # noqa: N818 - not an error: the method is run an
 
 
 class Traced:
-    """The stack itself (`op` "input"), or what an op made of it. Arguments are Traced, generators or copied numbers.
+    """The stack itself (`op` "input"), or what was made of it; arguments are Traced, numbers or generators.
 
-    It is no array: asked for anything else than a product (its length, entries, shape, class, truth …) it refuses.
+    It is no array: asked for anything that is not noted down (shape, class, truth …) it refuses.
     """
 
-    __slots__ = ("arguments", "op", "troubles")
+    __slots__ = ("arguments", "boolean", "models", "op", "troubles")
+
+    __array_ufunc__ = None  # so that numpy leaves array * Traced to us
 
     op: str
     arguments: tuple[Any, ...]
+    models: int
+    """Entries along the first axis of a stack; 0 for a single array."""
+    boolean: bool
     troubles: list[str]
     """What was refused, of this value or any that came from the same stack."""
 
-    def __init__(self, op: str = "input", arguments: tuple[Any, ...] = (), troubles: list[str] | None = None) -> None:
-        object.__setattr__(self, "op", op)
-        object.__setattr__(self, "arguments", arguments)
-        object.__setattr__(self, "troubles", [] if troubles is None else troubles)
+    def __init__(
+        self,
+        op: str = "input",
+        arguments: tuple[Any, ...] = (),
+        *,
+        models: int = 1,
+        boolean: bool = False,
+        troubles: list[str] | None = None,
+    ) -> None:
+        values = (op, arguments, models, boolean, [] if troubles is None else troubles)
+        for name, value in zip(("op", "arguments", "models", "boolean", "troubles"), values, strict=True):
+            object.__setattr__(self, name, value)
 
     def refuse(self, what: str) -> NoReturn:
         """Remember that the method cannot be traced, and raise Untraceable."""
@@ -49,10 +62,16 @@ class Traced:
             return object.__getattribute__(self, name)
         return self.refuse(name)  # `__class__` too: isinstance() would say that it is no array
 
-    def __mul__(self, factor: Any) -> Traced:
-        return _note("times", self, factor)
+    def __len__(self) -> int:
+        return self.models or self.refuse("the length of a single array")
 
-    __rmul__ = __mul__
+    def __getitem__(self, index: Any) -> Traced:
+        if type(index) is not int or not -self.models <= index < self.models:
+            self.refuse("an entry that is no model")
+        return _note("item", (self, index % self.models), models=0, boolean=self.boolean)
+
+    def __iter__(self) -> Iterator[Traced]:
+        return iter([self[index] for index in range(len(self))])
 
     def __repr__(self) -> str:
         return f"<traced {self.op}>"
@@ -68,63 +87,181 @@ def _refusing(name: str) -> Callable[..., NoReturn]:
     return refuse
 
 
-_TWO_SIDED = "add sub truediv floordiv mod pow matmul and or xor divmod lshift rshift"
+def _note(op: str, arguments: tuple[Any, ...], *, models: int | None = None, boolean: bool = False) -> Traced:
+    """Note an op down. All stacks in it must be of one length, or single arrays."""
+    traced = [argument for argument in arguments if isinstance(argument, Traced)]
+    lengths = {argument.models for argument in traced} - {0}
+    if len(lengths) > 1:
+        traced[0].refuse("stacks of different lengths")
+    made = max(lengths, default=0) if models is None else models
+    troubles = traced[0].troubles
+    if any(argument.troubles is not troubles for argument in traced):
+        traced[0].refuse("arrays of two tracings")
+    return Traced(op, arguments, models=made, boolean=boolean, troubles=troubles)
+
+
+def number(value: Any, models: int) -> Any:
+    """Return an operand as graphs keep it: Traced, a Python number, or float32 `[k]` for a number per model.
+
+    Numbers are copied, as the method may go on and change them. A numpy scalar is neither: it would have numpy promote.
+    """
+    if isinstance(value, Traced):
+        return value
+    if type(value) in {int, float}:
+        return float(value)
+    if type(value) is np.ndarray and value.ndim > 1 and value.shape[0] == value.size == models:
+        return np.array(value.reshape(-1), np.float32)
+    return None
+
+
+def _elementwise(op: str, *operands: Any, boolean: bool = False, of_booleans: bool = False) -> Traced:
+    first = next(operand for operand in operands if isinstance(operand, Traced))
+    models = max(operand.models for operand in operands if isinstance(operand, Traced))
+    kept = tuple(number(operand, models) for operand in operands)
+    if any(operand is None for operand in kept):
+        first.refuse("a number of a type of its own")
+    traced = [operand for operand in kept if isinstance(operand, Traced)]
+    wrong = [operand for operand in traced[op == "where" :] if operand.boolean != of_booleans]
+    if wrong or (of_booleans and len(traced) < len(kept)):
+        first.refuse("arithmetic with truth values")
+    return _note(op, kept, boolean=boolean)
+
+
+def _operator(op: str, *, turned: bool = False, boolean: bool = False, of_booleans: bool = False) -> Any:
+    def apply(self: Traced, *others: Any) -> Traced:
+        operands = (*others, self) if turned else (self, *others)
+        return _elementwise(op, *operands, boolean=boolean, of_booleans=of_booleans)
+
+    return apply
+
+
+for _name in ("add", "sub", "mul", "truediv"):
+    setattr(Traced, f"__{_name}__", _operator(_name))
+    setattr(Traced, f"__r{_name}__", _operator(_name, turned=True))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(Traced, f"__{_name}__", _operator(_name, boolean=True))
+for _name in ("and", "or"):
+    setattr(Traced, f"__{_name}__", _operator(_name, boolean=True, of_booleans=True))
+Traced.__abs__ = _operator("abs")  # type: ignore[attr-defined]
+Traced.__neg__ = _operator("neg")  # type: ignore[attr-defined]
+Traced.__invert__ = _operator("invert", boolean=True, of_booleans=True)  # type: ignore[attr-defined]
+Traced.__pow__ = lambda self, n: self * self if type(n) is int and n == 2 else self.refuse("a power")  # type: ignore[attr-defined]
+Traced.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+_TWO_SIDED = "floordiv mod matmul xor divmod lshift rshift"
 _OTHERS = """
-    imul neg pos abs invert round bool int float complex index len iter getitem setitem contains eq ne lt le gt ge
-    setattr array array_ufunc array_function dlpack copy deepcopy reduce_ex call
+    rand ror rpow ipow iadd isub imul itruediv iand ior pos round bool int float complex index contains setitem
+    setattr array array_function dlpack copy deepcopy reduce_ex call
 """
 for _name in [side + name for name in _TWO_SIDED.split() for side in ("", "r", "i")] + _OTHERS.split():
     setattr(Traced, f"__{_name}__", _refusing(_name))
 
 
-def _note(op: str, x: Traced, *arguments: Any) -> Traced:
-    """Note an op down; numbers are copied, as the method may go on and change them."""
-    return Traced(op, (x, *(_kept(argument) for argument in arguments)), x.troubles)
-
-
-def _kept(argument: Any) -> Any:
-    if isinstance(argument, Traced):  # first, as it refuses to be asked for other classes
-        return argument
-    return np.array(argument) if isinstance(argument, (np.ndarray, list, tuple)) else argument
+def _per_model(value: Any, stack: Traced, *, or_one: bool = False) -> Any:
+    """Return the numbers of an op, float32 `[k]`, as ops have them: an array of any shape, or for some one number."""
+    if isinstance(value, Traced):
+        value.refuse("numbers made of the stack")
+    each = np.array(value, np.float32).reshape(-1)
+    if each.size != stack.models and not (or_one and each.size == 1):
+        raise ValueError(f"one number per model: {stack.models} models, but {each.size} numbers")
+    return np.broadcast_to(each, (stack.models,))
 
 
 def weighted_sum(stack: Traced, weight: Any) -> Traced:
     """Note it."""
-    return _note("sum", stack, weight)
+    return _note("weighted_sum", (stack, _per_model(weight, stack)), models=0)
 
 
 def trim(deltas: Traced, threshold: Any) -> Traced:
     """Note it."""
-    return _note("trim", deltas, threshold)
+    return _note("trim", (deltas, _per_model(threshold, deltas)))
 
 
 def drop(deltas: Traced, density: Any, rng: Any) -> Traced:
     """Note it."""
-    return _note("drop", deltas, density, rng)
+    if isinstance(density, Traced):
+        deltas.refuse("a probability per entry")
+    return _note("drop", (deltas, np.array(density), rng))
 
 
 def scale(x: Traced, factor: Any) -> Traced:
     """Note it."""
-    return _note("scale", x, factor)
+    return _note("scale", (x, _per_model(factor, x, or_one=True) if x.models else float(np.float32(factor))))
 
 
 def elect(stack: Traced, weight: Any) -> Traced:
     """Note it."""
-    return _note("elect", stack, weight)
+    return _note("elect", (stack, _per_model(weight, stack)), models=0)
 
 
 def agreeing_sum(stack: Traced, sign: Any, weight: Any) -> Traced:
     """Note it."""
-    return _note("vote", stack, sign, weight)
+    return _agreeing("agreeing_sum", stack, sign, weight)
 
 
 def agreeing_mean(stack: Traced, sign: Any, weight: Any) -> Traced:
     """Note it."""
-    return _note("mean", stack, sign, weight)
+    return _agreeing("agreeing_mean", stack, sign, weight)
+
+
+def _agreeing(op: str, stack: Traced, sign: Any, weight: Any) -> Traced:
+    if not isinstance(sign, Traced) or sign.models or sign.boolean:
+        stack.refuse("a sign that was not elected")
+    return _note(op, (stack, sign, _per_model(weight, stack)), models=0)
+
+
+def largest(deltas: Traced) -> Traced:
+    """Note it."""
+    return _note("largest", (deltas,), models=0)
+
+
+def clamp(x: Traced, low: Any, high: Any) -> Traced:
+    """Note it."""
+    return _elementwise("clamp", x, low, high)
+
+
+def add(x: Traced, y: Any) -> Traced:
+    """Note it."""
+    return _elementwise("add", x, y)
+
+
+def stacked(*arrays: Any) -> Traced:
+    """Note it."""
+    traced = next(x for x in arrays if isinstance(x, Traced))
+    if any(not isinstance(x, Traced) or x.models or x.boolean for x in arrays):
+        traced.refuse("a stack of something else than single arrays")
+    return _note("stacked", arrays, models=len(arrays))
+
+
+def where(condition: Traced, x: Any, y: Any) -> Traced:
+    """Note it."""
+    if not isinstance(condition, Traced) or not condition.boolean:
+        raise Untraceable("a condition that is not of the stack")
+    return _elementwise("where", condition, x, y)
+
+
+def sign(x: Traced) -> Traced:
+    """Note it."""
+    return _elementwise("sign", x)
+
+
+def minimum(x: Any, y: Any) -> Traced:
+    """Note it."""
+    return _elementwise("minimum", x, y)
+
+
+def maximum(x: Any, y: Any) -> Traced:
+    """Note it."""
+    return _elementwise("maximum", x, y)
+
+
+def sqrt(x: Traced) -> Traced:
+    """Note it."""
+    return _elementwise("sqrt", x)
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:
     """Return, for every other op, one that refuses."""
     if name.startswith("__"):
         raise AttributeError(name)
-    return _refusing("an op that pipelines do not have")
+    return _refusing("an op that is not fused")

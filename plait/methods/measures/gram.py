@@ -11,7 +11,7 @@ import numpy as np
 from plait import ops
 from plait.methods.measures.measure import ExactSums, host
 from plait.methods.vocabulary import Array
-from plait.ops.pipeline import Grid, gram_of_grid
+from plait.ops.fusing import Grid, gram_of_grid
 
 __all__ = ["Gram"]
 

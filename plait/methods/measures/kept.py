@@ -10,7 +10,7 @@ import numpy as np
 from plait import ops
 from plait.methods.measures.measure import ExactSums, host
 from plait.methods.vocabulary import Array, Measured
-from plait.ops.pipeline import Grid, norms_of_grid, selection_of
+from plait.ops.fusing import Grid, Program, summing, sums_of_grid
 from plait.ops.trace import Traced
 
 __all__ = ["KeptNorm", "kept_norm"]
@@ -25,6 +25,7 @@ class KeptNorm:
     def __init__(self, k: int, keep: Callable[[Array, Any], Array], needed: bool) -> None:
         self.k, self.keep, self._needed = k, keep, needed
         self.before, self.after = ExactSums(), ExactSums()
+        self.program: Program | None = None
 
     def needed(self) -> bool:
         """Whether the recipe asks to restore the norm."""
@@ -51,13 +52,14 @@ class KeptNorm:
 
     def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
         """Add a batch's magnitudes, where what is kept is trimmed or dropped."""
-        selection = selection_of(lambda stack: self.keep(stack, rng), self.k, start)
-        if selection is None:
+        if self.program is None:
+            self.program = summing(lambda stack: (abs(stack), abs(self.keep(stack, rng and rng.at(0)))), self.k)
+        blocks = self.program and sums_of_grid(self.program, grid, code, start, has_base=has_base)
+        if blocks is None:
             return None
-        before, after, finite = norms_of_grid(selection, grid, code, start, has_base=has_base)
-        self.before.add(before)
-        self.after.add(after)
-        return finite
+        self.before.add(blocks[:, : self.k])
+        self.after.add(blocks[:, self.k :])
+        return [True] * len(grid)
 
     def join(self, other: KeptNorm) -> None:
         """Take over a fork's blocks."""

@@ -13,7 +13,7 @@ from plait.methods.measures.seen import Of, Seen, one_each, reading
 from plait.methods.vocabulary import Array, Measured
 from plait.ops import Rng
 from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, magnitude_bits, window_count
-from plait.ops.pipeline import Grid, window_of_grid
+from plait.ops.fusing import Grid, window_of_grid
 
 __all__ = ["MagnitudeThreshold", "Threshold", "magnitude_threshold"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plait.methods.vocabulary import Array
-from plait.ops.pipeline import Grid
+from plait.ops.fusing import Grid
 
 __all__ = ["SAMPLE", "ExactSums", "Measure", "host"]
 

@@ -12,7 +12,7 @@ from plait import ops
 from plait.methods.measures.measure import ExactSums, host
 from plait.methods.measures.seen import Of, Seen, reading
 from plait.methods.vocabulary import Array, Measured
-from plait.ops.pipeline import Grid
+from plait.ops.fusing import Grid, sums_of_grid
 
 __all__ = ["Extremes", "Sums", "extremes", "summed"]
 
@@ -50,8 +50,16 @@ class Sums:
         rows = _checked(self.seen.rows(stack, rng), self.rows)
         self.sums.add(host(ops.sum_blocks(rows, start, squared=self.squared)).copy())  # it lies in the tile's memory
 
-    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> None:
-        """Ask for tiles."""
+    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
+        """Add a batch's blocks, where what is seen can be written as a loop."""
+        program = self.seen.program(len(grid) - has_base, rng)
+        if program is None or len(program.results) != self.rows:
+            return None
+        blocks = sums_of_grid(program, grid, code, start, has_base=has_base, squared=self.squared)
+        if blocks is None:
+            return None
+        self.sums.add(blocks)
+        return [True] * len(grid)
 
     def join(self, other: Sums) -> None:
         """Take over a fork's blocks."""

@@ -13,7 +13,7 @@ from plait.methods.measures.measure import host
 from plait.methods.measures.seen import Of, Seen, one_each, reading
 from plait.methods.vocabulary import Array, Measured
 from plait.ops.magnitude import ordered_bits
-from plait.ops.pipeline import Grid
+from plait.ops.fusing import Grid
 
 __all__ = ["Quantiles", "signed_quantile"]
 

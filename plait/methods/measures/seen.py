@@ -10,6 +10,7 @@ import numpy as np
 
 from plait.methods.vocabulary import Array
 from plait.ops import Rng
+from plait.ops.fusing import Program, summing
 
 __all__ = ["Of", "Seen", "beside", "one_each", "reading"]
 
@@ -40,6 +41,7 @@ class Seen:
     of: Of
     parameters: Mapping[str, Any]
     _shaped: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    _program: tuple[Program | None] | None = None
 
     def rows(self, stack: Array, rng: Any) -> Array:
         """Return what is looked at as `[r, …]`: r is k, or 1 where `of` returns one array; a switch counts as 0 or 1."""
@@ -52,6 +54,17 @@ class Seen:
         if "bool" in str(seen.dtype):
             seen = seen.astype(stack.dtype) if isinstance(stack, np.ndarray) else seen.to(stack.dtype)
         return seen
+
+    def program(self, k: int, rng: Any) -> Program | None:
+        """Return what is looked at as a loop over k models' entries, or None where it cannot be written so."""
+        if self._program is None:
+            first = rng and rng.at(0)
+            numbers = {
+                name: value.astype(np.float32) if isinstance(value, np.ndarray) else value
+                for name, value in self.parameters.items()
+            }
+            self._program = (summing(lambda stack: self.of(stack, numbers, first), k),)
+        return self._program[0]
 
     def count(self, k: int) -> int:
         """Return r, as one entry of zeros a model tells."""

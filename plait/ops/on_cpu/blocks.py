@@ -17,6 +17,7 @@ __all__ = [
     "gram_blocks",
     "histogram_high",
     "histogram_low",
+    "plain_sum",
     "window_count",
 ]
 
@@ -70,6 +71,24 @@ def abs_sum(x: Any, lanes: Any) -> float:
     for low in range(x.size - x.size % (4 * LANES), x.size, LANES):
         for lane in range(min(LANES, x.size - low)):
             lanes[lane] = lanes[lane] + f64(abs(x[low + lane]))
+    return _fold(lanes)
+
+
+@kernel
+def plain_sum(x: Any, lanes: Any) -> float:
+    """Sum one block, lane by lane as `dot`."""
+    for lane in range(LANES):
+        lanes[lane] = 0.0
+    for low in range(0, x.size - 4 * LANES + 1, 4 * LANES):
+        a = x[low : low + 4 * LANES]
+        for lane in range(LANES):
+            total = lanes[lane] + f64(a[lane])
+            total = total + f64(a[lane + LANES])
+            total = total + f64(a[lane + 2 * LANES])
+            lanes[lane] = total + f64(a[lane + 3 * LANES])
+    for low in range(x.size - x.size % (4 * LANES), x.size, LANES):
+        for lane in range(min(LANES, x.size - low)):
+            lanes[lane] = lanes[lane] + f64(x[low + lane])
     return _fold(lanes)
 
 

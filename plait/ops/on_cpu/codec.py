@@ -26,6 +26,8 @@ __all__ = [
     "encode_e5m2",
     "encode_f16",
     "encode_float",
+    "half",
+    "half_code",
 ]
 
 u32 = np.uint32
@@ -80,7 +82,7 @@ def _moved(size: Any, rebias: Any) -> Any:
 
 
 @kernel
-def _half(code: Any) -> Any:
+def half(code: Any) -> Any:
     """The float of a float16's 16 bits."""
     size = u32(code & u32(0x7FFF))
     sign = u32(u32(code & u32(0x8000)) << u32(16))
@@ -94,7 +96,7 @@ def decode_f16(raw: Any, base: Any, out: Any) -> bool:
     """Decode F16 elements, less the base if there is one; return whether all are finite."""
     bad = u32(0)
     for j in range(out.size):
-        bad = u32(bad | _store(_half(u32(raw[j])), base, j, out))
+        bad = u32(bad | _store(half(u32(raw[j])), base, j, out))
     return bool(bad == 0)
 
 
@@ -103,7 +105,7 @@ def decode_e5m2(raw: Any, base: Any, out: Any) -> bool:
     """Decode F8_E5M2 elements, less the base if there is one; return whether all are finite."""
     bad = u32(0)
     for j in range(out.size):  # it is the upper byte of a float16
-        bad = u32(bad | _store(_half(u32(u32(raw[j]) << u32(8))), base, j, out))
+        bad = u32(bad | _store(half(u32(u32(raw[j]) << u32(8))), base, j, out))
     return bool(bad == 0)
 
 
@@ -168,21 +170,27 @@ def encode_bf16(values: Any, base: Any, raw: Any) -> bool:
 
 
 @kernel
+def half_code(bits: Any) -> Any:
+    """The 16 bits of the float16 nearest to a finite float32's."""
+    rebias, half = u32(112 << 23), u32(126 << 23)  # 0.5 has the unit 2^-24, float16's least
+    sign = u32(bits & u32(SIGN))
+    size = u32(bits ^ sign)
+    normal = u32(u32(size - rebias) + u32(u32(0xFFF) + u32(u32(size >> u32(13)) & u32(1))))
+    tiny = u32(bits_of(f32(float_of(size) + float_of(half))) - half)
+    code = tiny if size < u32(113 << 23) else u32(normal >> u32(13))
+    return u32(u32(0x7C00 if size >= u32(143 << 23) else code) | u32(sign >> u32(16)))
+
+
+@kernel
 def encode_f16(values: Any, base: Any, raw: Any) -> bool:
     """Encode to F16, the base added first if there is one; return whether all are finite."""
     bad = u32(0)
-    rebias, half = u32(112 << 23), u32(126 << 23)  # 0.5 has the unit 2^-24, float16's least
     for j in range(raw.size):
         bits = _odd_bits(_value(values, base, j))
-        sign = u32(bits & u32(SIGN))
-        size = u32(bits ^ sign)
-        normal = u32(u32(size - rebias) + u32(u32(0xFFF) + u32(u32(size >> u32(13)) & u32(1))))
-        tiny = u32(bits_of(f32(float_of(size) + float_of(half))) - half)
-        code = tiny if size < u32(113 << 23) else u32(normal >> u32(13))
-        code = u32(0x7C00) if size >= u32(143 << 23) else code
-        code = u32(0x7E00) if size > u32(EXPONENT) else code
-        bad = u32(bad | (u32(1) if code >= u32(0x7C00) else u32(0)))
-        raw[j] = u32(code | u32(sign >> u32(16)))
+        code = half_code(bits)
+        code = u32(code | u32(0x0200)) if u32(bits & u32(0x7FFFFFFF)) > u32(EXPONENT) else code
+        bad = u32(bad | (u32(1) if u32(code & u32(0x7FFF)) >= u32(0x7C00) else u32(0)))
+        raw[j] = code
     return bool(bad == 0)
 
 

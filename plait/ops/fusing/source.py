@@ -1,0 +1,114 @@
+"""The text of fused kernels, for one element type."""
+
+from __future__ import annotations
+
+import re
+
+from plait.ops.fusing.program import Program
+
+__all__ = ["source"]
+
+_HEAD = '''"""Written by plait; may be deleted."""
+
+import numpy as np
+
+from plait.ops.on_cpu.blocks import BLOCK, LANES, dot, plain_sum
+from plait.ops.on_cpu.codec import half, half_code
+from plait.ops.on_cpu.elementwise import mix
+from plait.ops.on_cpu.jit import bits_of, float_of
+
+u16, u32, i64, f32 = np.uint16, np.uint32, np.int64, np.float32
+zero, one = f32(0), f32(1)
+
+'''
+# How the bits of an entry become a float; from where on, in bits, it counts as too large (a difference of two such
+# numbers could overflow); and how a float's bits, rounded, become an entry, with the first magnitude that does not fit.
+_DECODE = {
+    "BF16": ("u32(u32({}) << u32(16))", "float_of({})"),
+    "F16": ("u32({})", "half({})"),
+    "F32": ("bits_of({})", "float_of({})"),
+}
+_LARGE = {"BF16": ("0x7FFF0000", "0x7E800000"), "F16": ("0x7FFF", "0x7C00"), "F32": ("0x7FFFFFFF", "0x7E800000")}
+_ENCODE = {
+    "BF16": "u16(u32(bits + u32(u32(0x7FFF) + u32(u32(bits >> u32(16)) & u32(1)))) >> u32(16))",
+    "F16": "u16(half_code(bits))",
+    "F32": "y",
+}
+_TOO_LARGE = {"BF16": "0x7F7F8000", "F16": "0x477FF000", "F32": "0x7F800000"}
+
+
+def source(program: Program, kind: str, code: str, has_base: bool) -> str:  # noqa: FBT001 - a key's parts
+    """Write `run(grid, numbers, words, first, out)`, which returns 0, or not where its result is not to be used.
+
+    `grid` is `[rows, n]`, `words` uint32 `[m, 3]`: what random indices are mixed with and the last of the bits kept;
+    `first` is the index of the first element, less 2^32 times its high word. `out` is `[n]`, or for the kinds "sums" and
+    "squares" float64 `[blocks, results]`.
+    """
+    if kind == "merge":
+        return _merge(program, code, has_base=has_base)
+    return _sums(program, code, has_base=has_base, squared=kind == "squares")
+
+
+def _merge(program: Program, code: str, *, has_base: bool) -> str:
+    result = program.results[0]
+    encoded = [
+        f"y = {result} + base" if has_base else f"y = {result}",
+        "bits = bits_of(y)",
+        "largest_out = max(largest_out, u32(bits & u32(0x7FFFFFFF)))",
+        f"out[j] = {_ENCODE[code]}",
+    ]
+    loop = _lines([*_loads(program, code, has_base=has_base, at="j"), *_body(program), *encoded], 8)
+    return (
+        f"{_HEAD}def run(grid, numbers, words, first, out):\n{_lines(_constants(program, has_base=has_base), 4)}"
+        f"    largest_in = largest_out = u32(0)\n    for j in range(out.size):\n{loop}"
+        f"    bad = i64(1) if largest_in >= u32({_LARGE[code][1]}) else i64(0)\n"
+        f"    return bad + (i64(2) if largest_out >= u32({_TOO_LARGE[code]}) else i64(0))\n"
+    )
+
+
+def _sums(program: Program, code: str, *, has_base: bool, squared: bool) -> str:
+    stores = [f"room[{r}, j] = {result}" for r, result in enumerate(program.results)]
+    loop = _lines([*_loads(program, code, has_base=has_base, at="low + j"), *_body(program, "low"), *stores], 12)
+    each = "dot(room[{0}, :size], room[{0}, :size], lanes)" if squared else "plain_sum(room[{0}, :size], lanes)"
+    sums = _lines([f"blocks[block, {r}] = {each.format(r)}" for r in range(len(stores))], 8)
+    return (
+        f"{_HEAD}def run(grid, numbers, words, first, blocks):\n{_lines(_constants(program, has_base=has_base), 4)}"
+        f"    room = np.empty(({len(stores)}, BLOCK), f32)\n    lanes = np.empty(LANES, np.float64)\n"
+        f"    largest_in = u32(0)\n    for block in range(blocks.shape[0]):\n        low = block * BLOCK\n"
+        f"        size = min(BLOCK, grid.shape[1] - low)\n        for j in range(size):\n{loop}{sums}"
+        f"    return i64(1) if largest_in >= u32({_LARGE[code][1]}) else i64(0)\n"
+    )
+
+
+def _constants(program: Program, *, has_base: bool) -> list[str]:
+    lines = [f"r{i} = grid[{i}]" for i in range(program.models + has_base)]
+    lines += [f"n{i} = numbers[{i}]" for i in range(len(program.numbers))]
+    for m in range(len(program.keys)):
+        lines += [f"before{m}, between{m}, last{m} = words[{m}, 0], words[{m}, 1], words[{m}, 2]"]
+    return lines
+
+
+def _loads(program: Program, code: str, *, has_base: bool, at: str) -> list[str]:
+    """Decode every row, note the largest magnitude, subtract the base."""
+    bits, value = _DECODE[code]
+    mask = _LARGE[code][0]
+    lines = []
+    for i in [*([program.models] if has_base else []), *range(program.models)]:
+        name = "base" if i == program.models else f"x{i}"
+        lines += [
+            f"b{i} = {bits.format(f'r{i}[{at}]')}",
+            f"largest_in = max(largest_in, u32(b{i} & u32({mask})))",
+            f"{name} = {value.format(f'b{i}')}" + (" - base" if has_base and i < program.models else ""),
+        ]
+    return lines
+
+
+def _body(program: Program, low: str = "u32(0)") -> list[str]:
+    drawn = r"u32(mix(u32(mix(u32(index ^ before\1)) ^ between\1))) <= last\1"
+    lines = [re.sub(r"random\((\d+)\)", drawn, line) for line in program.lines]
+    offset = "" if low == "u32(0)" else f" + u32({low})"
+    return [*([f"index = u32(first + u32(j){offset})"] if len(program.keys) else []), *lines]
+
+
+def _lines(lines: list[str], indent: int) -> str:
+    return "".join(f"{' ' * indent}{line}\n" for line in lines)

@@ -1,0 +1,116 @@
+"""Measuring kernels over the raw elements of all models at once.
+
+The rows of a grid `[k, n]` are the models, then the base if there is one. Piece by piece, in the first-level cache, the
+kernel decodes the models and counts or multiplies. Every step is the same arithmetic as the op of that name.
+
+The returned mask has bit i set when model i (the base: bit k) is not finite.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from plait.ops.on_cpu.blocks import BLOCK, LANES, dot
+from plait.ops.on_cpu.codec import decode_bf16, decode_f16, decode_float
+from plait.ops.on_cpu.jit import bits_of, kernel
+from plait.ops.on_cpu.lanes import ones_in, trailing_zeros, window_masks
+
+__all__ = ["BLOCK", "PIECE", "gram_run", "window_run"]
+
+PIECE = 1024
+BF16, F16, F32 = 0, 1, 2
+i32 = np.int32
+i64 = np.int64
+u32 = np.uint32
+f32 = np.float32
+
+
+@kernel
+def _load(kind: int, raw: Any, x: Any) -> bool:
+    if kind == BF16:
+        return bool(decode_bf16(raw, None, x))
+    if kind == F16:
+        return bool(decode_f16(raw, None, x))
+    return bool(decode_float(raw, None, x))
+
+
+@kernel
+def _load_delta(kind: int, raw: Any, base: Any, x: Any) -> bool:
+    if kind == BF16:
+        return bool(decode_bf16(raw, base, x))
+    if kind == F16:
+        return bool(decode_f16(raw, base, x))
+    return bool(decode_float(raw, base, x))
+
+
+@kernel
+def _load_all(kind: int, grid: Any, low: int, models: int, has_base: bool, base: Any, stack: Any, size: int) -> Any:
+    """Decode one piece of every row; differences when there is a base."""
+    mask = i64(0)
+    if has_base and not _load(kind, grid[models, low : low + size], base[:size]):
+        mask |= i64(1) << i64(models)
+    for i in range(models):
+        raw = grid[i, low : low + size]
+        good = _load_delta(kind, raw, base, stack[i, :size]) if has_base else _load(kind, raw, stack[i, :size])
+        if not good:
+            mask |= i64(1) << i64(i)
+    return mask
+
+
+@kernel
+def _tally(x: Any, size: int, first: Any, width: Any, counts: Any) -> int:
+    """Count where in the window each magnitude lies, sixteen at a time as few lie there; return how many lie above."""
+    above = 0
+    whole = size - size % 16
+    for j in range(0, whole, 16):
+        both = window_masks(x, j, first, width)
+        above += ones_in(u32(both >> u32(16)))
+        inside = u32(both & u32(0xFFFF))
+        while inside != 0:
+            magnitude = u32(bits_of(x[j + trailing_zeros(inside)]) & u32(0x7FFFFFFF))
+            counts[u32(magnitude - first)] += 1
+            inside = u32(inside & u32(inside - u32(1)))
+    for j in range(whole, size):
+        place = u32(u32(bits_of(x[j]) & u32(0x7FFFFFFF)) - first)
+        if place < width:
+            counts[place] += 1
+        elif place < u32(0x80000000):
+            above += 1
+    return above
+
+
+@kernel
+def window_run(kind: int, grid: Any, has_base: bool, low_bits: Any, counts: Any, above: Any, room: Any) -> Any:
+    """Count every model's magnitudes as `window_count` does: `[k]`, `[k, width]`, `[k]`; skipped where low_bits < 0."""
+    models = low_bits.size
+    stack, base = room[:models], room[models]
+    width = u32(counts.shape[1])
+    mask = i64(0)
+    for low in range(0, grid.shape[1], PIECE):
+        size = min(PIECE, grid.shape[1] - low)
+        mask |= _load_all(kind, grid, low, models, has_base, base, stack, size)
+        for i in range(models):
+            if low_bits[i] >= 0:
+                above[i] += _tally(stack[i], size, u32(low_bits[i]), width, counts[i])
+    return mask
+
+
+@kernel
+def gram_run(kind: int, grid: Any, has_base: bool, room: Any, out: Any) -> Any:
+    """The blocks of `gram_blocks`: -> `[blocks, k(k+1)/2]`; `room` is float32 `[k + 1, BLOCK]`."""
+    models = room.shape[0] - 1
+    stack, base = room[:models], room[models]
+    lanes = np.empty(LANES, np.float64)
+    mask = i64(0)
+    for block in range(out.shape[0]):
+        low = block * BLOCK
+        size = min(BLOCK, grid.shape[1] - low)
+        mask |= _load_all(kind, grid, low, models, has_base, base, stack, size)
+        pair = 0
+        for i in range(models):
+            for j in range(i, models):
+                out[block, pair] = dot(stack[i, :size], stack[j, :size], lanes)
+                pair += 1
+    return mask
