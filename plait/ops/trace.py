@@ -29,8 +29,6 @@ class Traced:
 
     __slots__ = ("arguments", "boolean", "models", "op", "troubles")
 
-    __array_ufunc__ = None  # so that numpy leaves array * Traced to us
-
     op: str
     arguments: tuple[Any, ...]
     models: int
@@ -66,6 +64,8 @@ class Traced:
         return self.models or self.refuse("the length of a single array")
 
     def __getitem__(self, index: Any) -> Traced:
+        if type(index) is slice and self.models:
+            return stacked(*(self[i] for i in range(self.models)[index]))
         if type(index) is not int or not -self.models <= index < self.models:
             self.refuse("an entry that is no model")
         return _note("item", (self, index % self.models), models=0, boolean=self.boolean)
@@ -73,8 +73,32 @@ class Traced:
     def __iter__(self) -> Iterator[Traced]:
         return iter([self[index] for index in range(len(self))])
 
+    def __array_ufunc__(self, ufunc: Any, call: str, *operands: Any, **more: Any) -> Traced:
+        """Note down what numpy was asked to do: with an array first, arithmetic comes this way."""
+        op = _UFUNCS.get(ufunc)
+        if op is None or call != "__call__" or more:
+            self.refuse("a function of numpy's")
+        return _elementwise(op, *operands, boolean=op in _COMPARED)
+
     def __repr__(self) -> str:
         return f"<traced {self.op}>"
+
+
+_COMPARED = {"lt", "le", "gt", "ge", "eq", "ne"}
+_UFUNCS: dict[Any, str] = {
+    np.add: "add",
+    np.subtract: "sub",
+    np.multiply: "mul",
+    np.true_divide: "truediv",
+    np.absolute: "abs",
+    np.negative: "neg",
+    np.less: "lt",
+    np.less_equal: "le",
+    np.greater: "gt",
+    np.greater_equal: "ge",
+    np.equal: "eq",
+    np.not_equal: "ne",
+}
 
 
 def _refusing(name: str) -> Callable[..., NoReturn]:
@@ -120,11 +144,19 @@ def _elementwise(op: str, *operands: Any, boolean: bool = False, of_booleans: bo
     kept = tuple(number(operand, models) for operand in operands)
     if any(operand is None for operand in kept):
         first.refuse("a number of a type of its own")
+    if op == "mul" and any(isinstance(operand, Traced) and not operand.boolean for operand in kept):
+        # what is true or false counts as 1 or 0 (but times a plain number it would be an integer)
+        kept = tuple(_counted(operand) for operand in kept)
     traced = [operand for operand in kept if isinstance(operand, Traced)]
     wrong = [operand for operand in traced[op == "where" :] if operand.boolean != of_booleans]
     if wrong or (of_booleans and len(traced) < len(kept)):
         first.refuse("arithmetic with truth values")
     return _note(op, kept, boolean=boolean)
+
+
+def _counted(operand: Any) -> Any:
+    is_truth = isinstance(operand, Traced) and operand.boolean
+    return _note("where", (operand, 1.0, 0.0)) if is_truth else operand
 
 
 def _operator(op: str, *, turned: bool = False, boolean: bool = False, of_booleans: bool = False) -> Any:
@@ -135,18 +167,25 @@ def _operator(op: str, *, turned: bool = False, boolean: bool = False, of_boolea
     return apply
 
 
+def _squared(self: Traced, power: Any) -> Traced:
+    return _elementwise("mul", self, self) if type(power) is int and power == 2 else self.refuse("a power")
+
+
 for _name in ("add", "sub", "mul", "truediv"):
     setattr(Traced, f"__{_name}__", _operator(_name))
     setattr(Traced, f"__r{_name}__", _operator(_name, turned=True))
-for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+for _name in sorted(_COMPARED):
     setattr(Traced, f"__{_name}__", _operator(_name, boolean=True))
 for _name in ("and", "or"):
     setattr(Traced, f"__{_name}__", _operator(_name, boolean=True, of_booleans=True))
-Traced.__abs__ = _operator("abs")  # type: ignore[attr-defined]
-Traced.__neg__ = _operator("neg")  # type: ignore[attr-defined]
-Traced.__invert__ = _operator("invert", boolean=True, of_booleans=True)  # type: ignore[attr-defined]
-Traced.__pow__ = lambda self, n: self * self if type(n) is int and n == 2 else self.refuse("a power")  # type: ignore[attr-defined]
-Traced.__hash__ = object.__hash__  # type: ignore[method-assign]
+for _name, _method in (
+    ("abs", _operator("abs")),
+    ("neg", _operator("neg")),
+    ("invert", _operator("invert", boolean=True, of_booleans=True)),
+    ("pow", _squared),
+    ("hash", object.__hash__),
+):
+    setattr(Traced, f"__{_name}__", _method)
 
 _TWO_SIDED = "floordiv mod matmul xor divmod lshift rshift"
 _OTHERS = """
@@ -227,7 +266,9 @@ def add(x: Traced, y: Any) -> Traced:
 
 def stacked(*arrays: Any) -> Traced:
     """Note it."""
-    traced = next(x for x in arrays if isinstance(x, Traced))
+    traced = next((x for x in arrays if isinstance(x, Traced)), None)
+    if traced is None:
+        raise Untraceable("a stack of nothing")
     if any(not isinstance(x, Traced) or x.models or x.boolean for x in arrays):
         traced.refuse("a stack of something else than single arrays")
     return _note("stacked", arrays, models=len(arrays))
@@ -258,6 +299,21 @@ def maximum(x: Any, y: Any) -> Traced:
 def sqrt(x: Traced) -> Traced:
     """Note it."""
     return _elementwise("sqrt", x)
+
+
+def exp(x: Traced) -> Traced:
+    """Note it."""
+    return _elementwise("exp", x)
+
+
+def tanh(x: Traced) -> Traced:
+    """Note it."""
+    return _elementwise("tanh", x)
+
+
+def median(stack: Traced) -> Traced:
+    """Note it."""
+    return _note("median", (stack,), models=0)
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:

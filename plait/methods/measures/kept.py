@@ -54,7 +54,8 @@ class KeptNorm:
         """Add a batch's magnitudes, where what is kept is trimmed or dropped."""
         if self.program is None:
             self.program = summing(lambda stack: (abs(stack), abs(self.keep(stack, rng and rng.at(0)))), self.k)
-        blocks = self.program and sums_of_grid(self.program, grid, code, start, has_base=has_base)
+        program = self.program
+        blocks = None if program is None else sums_of_grid(program, grid, code, start, has_base=has_base)
         if blocks is None:
             return None
         self.before.add(blocks[:, : self.k])

@@ -12,8 +12,8 @@ from plait.methods.measures.measure import host
 from plait.methods.measures.seen import Of, Seen, one_each, reading
 from plait.methods.vocabulary import Array, Measured
 from plait.ops import Rng
-from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, magnitude_bits, window_count
 from plait.ops.fusing import Grid, window_of_grid
+from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, magnitude_bits, window_count
 
 __all__ = ["MagnitudeThreshold", "Threshold", "magnitude_threshold"]
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from plait.methods.measures.measure import host
 from plait.methods.measures.seen import Of, Seen, one_each, reading
 from plait.methods.vocabulary import Array, Measured
-from plait.ops.magnitude import ordered_bits
 from plait.ops.fusing import Grid
+from plait.ops.magnitude import ordered_bits
 
 __all__ = ["Quantiles", "signed_quantile"]
 

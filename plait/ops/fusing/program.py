@@ -119,8 +119,11 @@ class _Writer:
         return self._number(operand, i)
 
     def _number(self, values: Any, i: int) -> str:
-        """Name model i's of these numbers. (Alike are those that are so for all models: what is written is to depend
-        on the method, and not on which of its numbers happen to be equal.)"""
+        """Name model i's of these numbers.
+
+        Only numbers that are alike for all models share a name: what is written is to depend on the method, and not on
+        which of its numbers happen to be equal.
+        """
         each = np.asarray(values, np.float32).reshape(-1)
         place = each.tobytes(), i if each.size > 1 else 0
         if place not in self._slots:
@@ -162,7 +165,7 @@ class _Writer:
         return self._assign(f"{x} if random({len(self.drops) - 1}) else zero")
 
     def _votes(self, stack: Traced, weight: Any) -> list[str]:
-        """The products of weights and entries. (The same for an election and what follows: then it is written once.)"""
+        """Multiply entries by weights: for an election and what follows it, once."""
         votes = []
         for i in range(stack.models):
             product = f"{self._number(weight, i)} * {self.value(stack, i)}"
@@ -211,6 +214,16 @@ class _Writer:
             best = self._assign(f"{x} if ({size} > {best}) & ({size} >= -{best}) else {best}")
         return best
 
+    def _median(self, node: Traced, _i: int) -> str:
+        (stack,) = node.arguments
+        ordered = [self.value(stack, i) for i in range(stack.models)]
+        for end in range(len(ordered) - 1, 0, -1):
+            for i in range(end):
+                x, y = ordered[i : i + 2]
+                ordered[i : i + 2] = self._assign(f"min({x}, {y})"), self._assign(f"max({x}, {y})")
+        lower, upper = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+        return self._assign(f"{lower} + zero" if lower == upper else f"({lower} + {upper}) * f32(0.5) + zero")
+
 
 def _expression(op: str, operands: list[str]) -> str:
     """Write an elementwise op. What the ops do with zeros of either sign is done here, too."""
@@ -228,5 +241,7 @@ def _expression(op: str, operands: list[str]) -> str:
         "maximum": "max({}, {}) + zero",
         "sign": "(one if {0} > zero else zero) - (one if {0} < zero else zero)",
         "sqrt": "np.sqrt({})",
+        "exp": "f32(exp_of(f64({})))",
+        "tanh": "f32(tanh_of(f64({})))",
     }
     return texts[op].format(*operands)

@@ -15,9 +15,10 @@ import numpy as np
 from plait.ops.on_cpu.blocks import BLOCK, LANES, dot, plain_sum
 from plait.ops.on_cpu.codec import half, half_code
 from plait.ops.on_cpu.elementwise import mix
+from plait.ops.on_cpu.exponential import exp_of, tanh_of
 from plait.ops.on_cpu.jit import bits_of, float_of
 
-u16, u32, i64, f32 = np.uint16, np.uint32, np.int64, np.float32
+u16, u32, i64, f32, f64 = np.uint16, np.uint32, np.int64, np.float32, np.float64
 zero, one = f32(0), f32(1)
 
 '''
@@ -37,7 +38,7 @@ _ENCODE = {
 _TOO_LARGE = {"BF16": "0x7F7F8000", "F16": "0x477FF000", "F32": "0x7F800000"}
 
 
-def source(program: Program, kind: str, code: str, has_base: bool) -> str:  # noqa: FBT001 - a key's parts
+def source(program: Program, kind: str, code: str, has_base: bool) -> str:
     """Write `run(grid, numbers, words, first, out)`, which returns 0, or not where its result is not to be used.
 
     `grid` is `[rows, n]`, `words` uint32 `[m, 3]`: what random indices are mixed with and the last of the bits kept;

@@ -10,7 +10,7 @@ import numpy as np
 from plait.ops.on_cpu.jit import bits_of, float_of, kernel
 from plait.ops.on_cpu.shapes import Array, flat_of, like
 
-__all__ = ["exp", "tanh"]
+__all__ = ["exp", "exp_of", "tanh", "tanh_of"]
 
 f64 = np.float64
 u64 = np.uint64
@@ -56,32 +56,39 @@ def _less_one(r: float) -> float:
 
 
 @kernel
+def exp_of(value: float) -> float:
+    """e^value."""
+    v = min(value, 1000.0)  # beyond both ends all is infinite or 0
+    v = max(v, -1000.0)
+    whole, n = _exponent(v)
+    r = (v - whole * LN2_HIGH) - whole * LN2_LOW
+    half = n >> 1  # in two steps, as 2^n itself may be no float64; the first is exact
+    return (_less_one(r) + 1.0) * _power_of_two(half) * _power_of_two(n - half)
+
+
+@kernel
+def tanh_of(value: float) -> float:
+    """The hyperbolic tangent."""
+    side = -1.0 if value < 0 else 1.0
+    v = min(side * value, 20.0)  # where it is 1
+    v = v + v
+    whole, n = _exponent(v)
+    r = (v - whole * LN2_HIGH) - whole * LN2_LOW
+    power = _power_of_two(n)
+    less_one = power * _less_one(r) + (power - 1.0)
+    return side * (less_one / (less_one + 2.0))
+
+
+@kernel
 def _exp(x: Any, out: Any) -> None:
-    kind = out.dtype.type
     for j in range(out.size):
-        v = f64(x[j])
-        v = min(v, 1000.0)  # beyond both ends all is infinite or 0
-        v = max(v, -1000.0)
-        whole, n = _exponent(v)
-        r = (v - whole * LN2_HIGH) - whole * LN2_LOW
-        half = n >> 1  # in two steps, as 2^n itself may be no float64; the first is exact
-        out[j] = kind((_less_one(r) + 1.0) * _power_of_two(half) * _power_of_two(n - half))
+        out[j] = out.dtype.type(exp_of(f64(x[j])))
 
 
 @kernel
 def _tanh(x: Any, out: Any) -> None:
-    kind = out.dtype.type
     for j in range(out.size):
-        v = f64(x[j])
-        side = -1.0 if v < 0 else 1.0
-        v = side * v
-        v = min(v, 20.0)  # where it is 1
-        v = v + v
-        whole, n = _exponent(v)
-        r = (v - whole * LN2_HIGH) - whole * LN2_LOW
-        power = _power_of_two(n)
-        less_one = power * _less_one(r) + (power - 1.0)
-        out[j] = kind(side * (less_one / (less_one + 2.0)))
+        out[j] = out.dtype.type(tanh_of(f64(x[j])))
 
 
 def exp(x: Any) -> Array:

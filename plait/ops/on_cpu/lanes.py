@@ -26,8 +26,7 @@ def _mask(builder: Any, truths: Any) -> Any:
     return builder.zext(builder.bitcast(truths, ir.IntType(_LANES)), _WORD)
 
 
-@intrinsic
-def window_masks(_typing: Any, x: Any, at: Any, first: Any, width: Any) -> Any:
+def _window_masks(_typing: Any, x: Any, _at: Any, _first: Any, _width: Any) -> Any:
     """Of the float32 magnitudes x[at : at + 16]: which lie in the window (low 16 bits), which above it (high 16 bits).
 
     The window has `width` bit patterns from `first` on; both uint32, their sum at most 2^31.
@@ -45,8 +44,7 @@ def window_masks(_typing: Any, x: Any, at: Any, first: Any, width: Any) -> Any:
     return types.uint32(x, types.intp, types.uint32, types.uint32), generate
 
 
-@intrinsic
-def trailing_zeros(_typing: Any, _bits: Any) -> Any:
+def _trailing_zeros(_typing: Any, _bits: Any) -> Any:
     """How many zero bits a uint32 other than 0 ends with."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -55,11 +53,13 @@ def trailing_zeros(_typing: Any, _bits: Any) -> Any:
     return types.uint32(types.uint32), generate
 
 
-@intrinsic
-def ones_in(_typing: Any, _bits: Any) -> Any:
+def _ones_in(_typing: Any, _bits: Any) -> Any:
     """How many bits of a uint32 are 1."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
     return types.uint32(types.uint32), generate
+
+
+window_masks, trailing_zeros, ones_in = intrinsic(_window_masks), intrinsic(_trailing_zeros), intrinsic(_ones_in)

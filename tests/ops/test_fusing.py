@@ -1,0 +1,247 @@
+"""Fused loops: what is made in one call equals, bit for bit, what the ops make one after another."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from plait import ops
+from plait.ops import Rng, codec, magnitude
+from plait.ops.fusing import gram_of_grid, grid_can, merge_grid, merging, summing, sums_of_grid, window_of_grid
+from plait.ops.fusing.program import MOST
+from plait.ops.on_cpu.grids import PIECE
+
+TYPES = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32}
+SIZES = [0, 1, 7, PIECE - 1, PIECE, PIECE + 1, ops.BLOCK, ops.BLOCK + 1, 2 * ops.BLOCK + 77]
+some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+codes, sizes = st.sampled_from(sorted(TYPES)), st.sampled_from(SIZES)
+seeds = st.integers(0, 10_000)
+
+
+def make_grid(code: str, rows: int, size: int, seed: int) -> np.ndarray:
+    """Raw elements; coarse numbers in part, so that votes tie, entries meet their threshold, and zeros abound."""
+    random = np.random.default_rng(seed)
+    values = random.standard_normal((rows, size))
+    coarse = random.integers(-2, 3, (rows, size)) / 2
+    chosen = np.where(random.random((rows, size)) < 0.4, coarse, values).astype(TYPES[code])
+    return np.ascontiguousarray(chosen).view(np.uint8).reshape(rows, size * np.dtype(TYPES[code]).itemsize)
+
+
+def opened(grid: np.ndarray, code: str, *, has_base: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """The stack and base as the ops are given them, by the codec."""
+    size = grid.shape[1] // np.dtype(TYPES[code]).itemsize
+    stack = np.empty((len(grid) - has_base, size), np.float32)
+    if not has_base:
+        for raw, row in zip(grid, stack, strict=True):
+            codec.decode(raw, code, row)
+        return stack, None
+    base = np.empty(size, np.float32)
+    codec.decode(grid[-1], code, base)
+    for raw, row in zip(grid, stack, strict=False):
+        codec.decode_delta(raw, code, base, row)
+    return stack, base
+
+
+W, V = np.array([[1.3], [-0.5], [0.25]]), np.array([[0.7], [0.5], [np.inf]])
+ONES = np.ones((3, 1), np.float32)
+D = np.array([[0.3], [0.0], [1.0]])
+KEYS = np.array([3, 2**63 + 9, 77], np.uint64)
+
+
+def trimmed(x, _):
+    kept = ops.scale(ops.trim(x, V), 1.7)
+    return 0.3 * ops.agreeing_mean(kept, ops.elect(kept, W), W)
+
+
+def dropped(x, rng):
+    kept = ops.scale(ops.drop(x, D, rng), W)
+    return ops.agreeing_sum(kept, ops.elect(kept, ONES), W) + ops.weighted_sum(x, W)
+
+
+def chosen(x, _):
+    close = (abs(x[0] - x[1]) < 0.5) & ~(x[2] == 0) | (x[0] >= x[1])
+    part = ops.where(close, ops.sign(x[1]) * ops.largest(x), -(x[0] ** 2) / 3)
+    return ops.minimum(ops.maximum(part, x[2]), 0.9) - 1 * ops.clamp(x[1], -0.5, 0.75)
+
+
+def listed(x, _):
+    rows = ops.stacked([ops.sqrt(abs(entry)) * (1 - entry) for entry in x])
+    mask = ops.where((rows > 0.1) & (rows != x), rows, 0)
+    return ops.weighted_sum(W.astype(np.float32) * mask, ONES)
+
+
+PROGRAMS = [trimmed, dropped, chosen, listed]
+shaped = pytest.mark.parametrize(("code", "has_base"), [(code, base) for code in TYPES for base in (False, True)])
+
+
+@pytest.mark.parametrize("run", PROGRAMS)
+@shaped
+def test_a_merge_in_one_call_is_the_ops_one_after_another(run, code, has_base):
+    program = merging(lambda traced: run(traced, Rng(KEYS)), 3)
+    assert program is not None
+    for size in SIZES:
+        for start in (0, 4096, 2**32 + 8192, 2**40):
+            grid = make_grid(code, 3 + has_base, size, size)
+            was = grid.tobytes()
+            stack, base = opened(grid, code, has_base=has_base)
+            expected, out = np.empty(grid.shape[1], np.uint8), np.full(grid.shape[1], 7, np.uint8)
+            assert codec.encode(run(stack, Rng(KEYS, start)), code, expected, base)
+            assert merge_grid(program, grid, code, start, out, has_base=has_base)
+            assert out.tobytes() == expected.tobytes()
+            assert grid.tobytes() == was
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@shaped
+def test_sums_in_one_call_are_the_ops_one_after_another(code, has_base, squared):
+    def of(x, rng):
+        return abs(x), ops.drop(x, D, rng), ops.weighted_sum(x, W), abs(x) >= 0.5
+
+    program = summing(lambda traced: of(traced, Rng(KEYS)), 3)
+    for size in SIZES:
+        grid = make_grid(code, 3 + has_base, size, size)
+        stack, _ = opened(grid, code, has_base=has_base)
+        blocks = sums_of_grid(program, grid, code, 2**32, has_base=has_base, squared=squared)
+        whole, kept, single, truth = of(stack, Rng(KEYS, 2**32))
+        rows = np.concatenate([whole, kept, single[None], truth.astype(np.float32)])
+        assert blocks.tobytes() == ops.sum_blocks(rows, squared=squared).tobytes()
+
+
+def test_a_run_across_the_2_to_the_32nd_element_is_left_to_the_ops():
+    program = merging(lambda x: dropped(x, Rng(KEYS)), 3)
+    grid = make_grid("F32", 3, 100, 0)
+    assert not merge_grid(program, grid, "F32", 2**32 - 50, np.empty(400, np.uint8), has_base=False)
+    # ...where nothing is random, it is like any other
+    program = merging(lambda x: trimmed(x, None), 3)
+    assert merge_grid(program, grid, "F32", 2**32 - 50, np.empty(400, np.uint8), has_base=False)
+
+
+def test_a_loop_is_written_once_whatever_the_numbers():
+    def numbered(w, scale):
+        return merging(lambda x: scale * ops.weighted_sum(x, w), 3)
+
+    first, other, equal = numbered(W, 2.0), numbered(ONES + W, 0.5), numbered(np.ones((3, 1)), 2.0)
+    assert (first.lines, first.results) == (other.lines, other.results) == (equal.lines, equal.results)
+
+
+def test_more_models_than_a_loop_names_are_left_to_the_ops():
+    assert merging(lambda x: ops.weighted_sum(x, np.ones((MOST, 1))), MOST) is not None
+    assert merging(lambda x: ops.weighted_sum(x, np.ones((MOST + 1, 1))), MOST + 1) is None
+
+
+def test_many_models():
+    weight = np.linspace(-1, 1, MOST)[:, None]
+    program = merging(lambda x: ops.weighted_sum(x, weight) - ops.largest(x), MOST)
+    grid = make_grid("BF16", MOST + 1, 5000, 3)
+    stack, base = opened(grid, "BF16", has_base=True)
+    expected, out = np.empty(10000, np.uint8), np.empty(10000, np.uint8)
+    codec.encode(ops.weighted_sum(stack, weight) - ops.largest(stack), "BF16", expected, base)
+    assert merge_grid(program, grid, "BF16", 0, out, has_base=True)
+    assert out.tobytes() == expected.tobytes()
+
+
+def test_machine_code_is_kept_for_the_next_process(tmp_path):
+    text = (
+        "import numpy as np; from plait import ops; from plait.ops.fusing import merging, merge_grid\n"
+        "from plait.ops.fusing import kept\n"
+        "program = merging(lambda x: 2.5 * ops.largest(x), 2)\n"
+        "out = np.empty(8, np.uint8)\n"
+        "assert merge_grid(program, np.zeros((2, 8), np.uint8), 'F32', 0, out, has_base=False)\n"
+        "(kernel,) = program.kernels.values()\n"
+        "print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))\n"
+    )
+    places = [tmp_path / "kept", tmp_path / "kept", tmp_path / "a file" / "no folder"]
+    (tmp_path / "a file").touch()
+    said = []
+    for place in places:
+        environment = {**os.environ, "PLAIT_CACHE_DIR": str(place)}
+        ran = subprocess.run(
+            [sys.executable, "-c", text], env=environment, capture_output=True, text=True, check=True, timeout=120
+        )
+        said.append(ran.stdout.strip())
+    assert said == ["0 1", "1 0", "0 1"]
+    assert len(list((tmp_path / "kept").glob("*.py"))) == 1
+
+
+@some
+@given(k=st.integers(1, 5), code=codes, size=sizes, seed=seeds, has_base=st.booleans())
+def test_gram_blocks_in_one_call_are_those_of_the_op(k, code, size, seed, has_base):
+    grid = make_grid(code, k + has_base, size, seed)
+    blocks, finite = gram_of_grid(grid, code, has_base=has_base)
+    assert blocks.tobytes() == ops.gram_blocks(opened(grid, code, has_base=has_base)[0]).tobytes()
+    assert finite == [True] * len(grid)
+
+
+@some
+@given(
+    k=st.integers(1, 5),
+    code=codes,
+    size=sizes,
+    seed=seeds,
+    has_base=st.booleans(),
+    width=st.sampled_from([1, 100, 1 << 20]),
+    low=st.sampled_from([0.0, 0.4, 0.5, 3.0, 1e30]),
+)
+def test_windows_in_one_call_are_counted_as_by_the_op(k, code, size, seed, has_base, width, low):
+    grid = make_grid(code, k + has_base, size, seed)
+    stack, _ = opened(grid, code, has_base=has_base)
+    low_bits = np.full(k, int(magnitude.magnitude_bits(np.array([low], np.float32))[0]), np.int64)
+    low_bits[seed % k] = -1 if k > 1 else low_bits[0]
+    counts, above = np.ones((k, width), np.int64), np.full(k, 5, np.int64)
+    assert window_of_grid(grid, code, low_bits, counts, above, has_base=has_base) == [True] * len(grid)
+    for i in range(k):
+        own, over = np.ones(width, np.int64), 5
+        if low_bits[i] >= 0:
+            over += magnitude.window_count(stack[i], int(low_bits[i]), own)
+        assert (counts[i] == own).all()
+        assert above[i] == over
+
+
+@shaped
+def test_what_is_not_finite_is_left_to_the_ops_and_told_row_by_row(code, has_base):
+    size = PIECE + 3
+    program = merging(lambda stack: ops.weighted_sum(stack, np.ones((3, 1))), 3)
+    total = summing(lambda stack: stack, 3)
+    for row in range(3 + has_base):
+        for place, bad in ((0, np.inf), (size - 1, np.nan)):
+            grid = make_grid(code, 3 + has_base, size, 1)
+            grid[row].view(TYPES[code])[place] = bad
+            # (a difference from what is not finite is not finite, either)
+            expected = [False] * 4 if row == 3 else [i != row for i in range(3 + has_base)]
+            out = np.empty(grid.shape[1], np.uint8)
+            assert not merge_grid(program, grid, code, 0, out, has_base=has_base)
+            assert sums_of_grid(total, grid, code, 0, has_base=has_base) is None
+            assert gram_of_grid(grid, code, has_base=has_base)[1] == expected
+            tables = np.zeros(3, np.int64), np.zeros((3, 8), np.int64), np.zeros(3, np.int64)
+            assert window_of_grid(grid, code, *tables, has_base=has_base) == expected
+
+
+@pytest.mark.parametrize(("code", "most"), [("F16", 65504), ("BF16", 3.3895314e38)])
+def test_a_result_that_overflows_is_left_to_the_ops(code, most):
+    """What is rounded down to the greatest finite number is not: half a unit in the last place above it, less a little."""
+    beyond = {"F16": 65520, "BF16": np.array([0x7F7F8000], np.uint32).view(np.float32)[0]}[code]
+    grid = np.full((2, 3), 0.5, TYPES[code]).view(np.uint8)
+    for total, fine in ((most, True), (np.nextafter(np.float32(beyond), np.float32(0)), True), (beyond, False)):
+        weight = np.array([[total], [total]])
+        program = merging(lambda stack, weight=weight: ops.weighted_sum(stack, weight), 2)
+        out, expected = np.empty(grid.shape[1], np.uint8), np.empty(grid.shape[1], np.uint8)
+        finite = codec.encode(ops.weighted_sum(opened(grid, code, has_base=False)[0], weight), code, expected, None)
+        assert (merge_grid(program, grid, code, 0, out, has_base=False), finite) == (fine, fine)
+        assert not fine or out.tobytes() == expected.tobytes()
+
+
+def test_what_grids_can_be_run():
+    assert grid_can({"BF16"}, 60)
+    assert not grid_can({"BF16"}, 61)
+    assert not grid_can({"BF16", "F32"}, 2)
+    assert not grid_can({"F64"}, 2)
+    program = merging(lambda stack: ops.weighted_sum(stack, np.ones((2, 1))), 2)
+    with pytest.raises(ValueError, match="is not 2 models for 7 bytes"):
+        merge_grid(program, make_grid("F32", 2, 2, 0), "F32", 0, np.empty(7, np.uint8), has_base=False)
