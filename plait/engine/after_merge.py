@@ -8,7 +8,7 @@ from typing import Any
 
 from plait.methods.measures import Measure
 from plait.ops import stacked
-from plait.ops.pipeline import Grid
+from plait.ops.fusing import Grid
 
 __all__ = ["AfterMerge"]
 

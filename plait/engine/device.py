@@ -55,7 +55,7 @@ class Device(Protocol):
         """Write values (plus base) to `out`, rounded once; return whether all are finite."""
 
     def numbers(self, values: npt.NDArray[Any], like: Any) -> Any:
-        """Return per-model numbers where the stack `like` lives, rounded to its type."""
+        """Return per-model numbers where the stack `like` lives."""
 
 
 class Cpu:
@@ -92,9 +92,9 @@ class Cpu:
             base = base.astype(flat.dtype)
         return encode(flat, dtype, out, base)
 
-    def numbers(self, values: npt.NDArray[Any], like: Any) -> Any:
-        """See `Device.numbers`."""
-        return values.astype(like.dtype)
+    def numbers(self, values: npt.NDArray[Any], like: Any) -> Any:  # noqa: ARG002 - a device's signature
+        """Numbers stay where they are."""
+        return values
 
 
 @dataclass
@@ -150,7 +150,7 @@ class TorchDevice:
 def _tensor(values: npt.NDArray[Any], like: Any) -> Any:
     import torch
 
-    return torch.as_tensor(values, device=like.device, dtype=like.dtype)
+    return torch.as_tensor(values, device=like.device)
 
 
 def _size(dtype: str) -> int:

@@ -238,10 +238,11 @@ def _stacked(inputs: Sequence[Any], base: Any, *, wide: bool) -> tuple[Any, Any]
     return (tensors if origin is None else tensors - origin), origin
 
 
-def _numbers(value: Any, stack: Any) -> Any:
+def _numbers(value: Any, stack: Any, *, rounded: bool = False) -> Any:
+    """Shape numbers to go with a stack; those that the caller gave are rounded to its type."""
     if not isinstance(value, np.ndarray):
         return value
-    kind = np.float64 if stack.dtype.itemsize == 8 else np.float32
+    kind = np.float32 if rounded and stack.dtype.itemsize < 8 else np.float64
     shaped = np.ascontiguousarray(value.reshape(*value.shape, *[1] * (stack.ndim - 1)), kind)
     if isinstance(stack, np.ndarray):
         return shaped
@@ -259,7 +260,7 @@ def _run(method: Method, stack: Any, values: Mapping[str, Any], rng: Rng | None)
     if method.locality == "span":
         gram = known.pop(GRAM)
         return weighted_sum(stack, _numbers(np.asarray(method.run(gram, **known), np.float64), stack))
-    arguments = {key: _numbers(value, stack) for key, value in known.items()}
+    arguments = {key: _numbers(value, stack, rounded=key in method.parameters) for key, value in known.items()}
     if method.random:
         arguments[method.random] = rng
     return method.run(stack, **arguments)

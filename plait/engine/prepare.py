@@ -99,7 +99,7 @@ def columns(values: Mapping[str, Any]) -> dict[str, Any]:
 def _with_program(step: Step, prepared: Prepared, tiler: Tiler) -> Prepared:
     """Note the step as one loop, where it can be written so and there is enough to do."""
     if tiler.fusing and prepared.method.locality in {"element", "span", "measured"} and not is_wide(step):
-        run = partial(applied, step, prepared, start=0, shaped=_narrow_column)
+        run = partial(applied, step, prepared, start=0, shaped=_column)
         prepared.program = merging(run, len(step.sources))
     return prepared
 
@@ -113,11 +113,6 @@ def _arguments(step: Step) -> dict[str, Any]:
 
 def _column(value: Any) -> Any:
     return value.reshape(*value.shape, 1) if isinstance(value, np.ndarray) else value
-
-
-def _narrow_column(value: Any) -> Any:
-    """Shape a number per model, and round it, as a tile's are."""
-    return _column(value.astype(np.float32)) if isinstance(value, np.ndarray) else value
 
 
 def _pass_over(measure: Measure, step: Step, tiler: Tiler, rng: Rng | None) -> Any:

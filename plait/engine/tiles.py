@@ -327,20 +327,30 @@ class Tiler:
 
 def applied(step: Step, prepared: Prepared, stack: Any, start: int, shaped: Callable[[Any], Any]) -> Any:
     """Call the method, or add up by its coefficients, then the post-steps; `shaped` readies per-model numbers."""
+    kind = np.float64 if is_wide(step) else np.float32
     if prepared.coefficients is not None:
         merged = weighted_sum(stack, shaped(prepared.coefficients))
     else:
-        arguments = {name: shaped(value) for name, value in prepared.arguments.items()}
+        rounded = prepared.method.parameters
+        arguments = {
+            name: shaped(_as(kind, value) if name in rounded else value) for name, value in prepared.arguments.items()
+        }
         if prepared.method.random and prepared.rng is not None:
             arguments[prepared.method.random] = prepared.rng.at(start)
         merged = prepared.method.run(stack, **arguments)
     for (name, _), known in zip(step.post, prepared.post, strict=False):
         declared = find_method(name, post=True)
-        arguments = {key: shaped(value) for key, value in known.items()}
+        rounded = declared.parameters
+        arguments = {key: shaped(_as(kind, value) if key in rounded else value) for key, value in known.items()}
         if declared.stack:
             arguments[declared.stack] = stack
         merged = declared.run(merged, **arguments)
     return merged
+
+
+def _as(kind: type, value: Any) -> Any:
+    """Round numbers that a recipe gives to the type that a step computes in; what was measured stays as exact as it is."""
+    return value.astype(kind) if isinstance(value, np.ndarray) else value
 
 
 def _rows(step: Step) -> int:

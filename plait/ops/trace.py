@@ -127,21 +127,36 @@ def _note(op: str, arguments: tuple[Any, ...], *, models: int | None = None, boo
 def number(value: Any, models: int) -> Any:
     """Return an operand as graphs keep it: Traced, a Python number, or float32 `[k]` for a number per model.
 
-    Numbers are copied, as the method may go on and change them. A numpy scalar is neither: it would have numpy promote.
+    Numbers are copied, as the method may go on and change them. A numpy scalar is neither, nor are float64 numbers per
+    model: they would have numpy promote.
     """
     if isinstance(value, Traced):
         return value
     if type(value) in {int, float}:
         return float(value)
-    if type(value) is np.ndarray and value.ndim > 1 and value.shape[0] == value.size == models:
-        return np.array(value.reshape(-1), np.float32)
+    if (
+        type(value) is np.ndarray
+        and value.ndim > 1
+        and value.shape[0] == value.size == models
+        and value.dtype == np.float32
+    ):
+        return np.array(value.reshape(-1))
     return None
+
+
+def _narrowed(value: Any) -> Any:
+    """Return float64 numbers that are float32's as such: to compare with the one is to compare with the other."""
+    if type(value) is np.ndarray and value.dtype == np.float64:
+        narrow = value.astype(np.float32)
+        return narrow if (narrow == value).all() else value
+    return value
 
 
 def _elementwise(op: str, *operands: Any, boolean: bool = False, of_booleans: bool = False) -> Traced:
     first = next(operand for operand in operands if isinstance(operand, Traced))
     models = max(operand.models for operand in operands if isinstance(operand, Traced))
-    kept = tuple(number(operand, models) for operand in operands)
+    exact = _narrowed if boolean else (lambda value: value)
+    kept = tuple(number(exact(operand), models) for operand in operands)
     if any(operand is None for operand in kept):
         first.refuse("a number of a type of its own")
     if op == "mul" and any(isinstance(operand, Traced) and not operand.boolean for operand in kept):

@@ -187,7 +187,7 @@ def test_a_function_that_needs_rows_cannot_be_primed_but_is_exact():
     assert not any(measure.kept.values()), "histograms do: nothing is kept"
 
 
-@pytest.mark.parametrize("name", ["sum", "extremes", "threshold", "quantile"])
+@pytest.mark.parametrize("name", ["extremes", "threshold", "quantile"])
 def test_raw_elements_are_not_what_a_function_sees(name):
     measure = ALL[name].make({"weight": np.ones((2, 1))}, 2, 100_000)
     assert measure.update_grid(np.zeros((2, 400_000), np.uint8), "F32", 0, KEYS, has_base=False) is None

@@ -16,7 +16,7 @@ from plait.errors import PlaitError
 from plait.methods import find_method
 from plait.methods.describe import as_markdown, describe
 from plait.ops import Rng, rng_key
-from plait.ops.pipeline import pipeline_of
+from plait.ops.fusing import merging
 
 few = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -218,29 +218,23 @@ def arguments(name: str, **given_) -> dict:
 
 
 ONE_CALL = [
-    ("ties", {}, 2, 1),
-    ("ties", {"density": 0.3, "merge": "sum", "rescale": "l1"}, 1, 1),
-    ("ties", {"variant": "paper"}, 2, 1),
-    ("ties", {"variant": "paper", "majority": -np.ones((1, 1))}, 2, 1),
-    ("dare_linear", {"density": 0.3}, 0, 2),
-    ("dare_linear", {"variant": "paper"}, 0, 2),
-    ("dare_ties", {"density": 0.3}, 1, 2),
-    ("dare_ties", {"density": 0.3, "merge": "mean", "rescale": "probability", "vote": "total"}, 2, 2),
-    ("breadcrumbs", {"density": 0.3, "highest": np.full((2, 1), np.inf)}, 0, 1),
-    ("breadcrumbs_ties", {"density": 0.3, "highest": np.full((2, 1), np.inf)}, 1, 1),
+    ("ties", {}),
+    ("ties", {"density": 0.3, "merge": "sum", "rescale": "l1"}),
+    ("ties", {"variant": "paper"}),
+    ("ties", {"variant": "paper", "majority": -np.ones((1, 1))}),
+    ("dare_linear", {"density": 0.3}),
+    ("dare_linear", {"variant": "paper"}),
+    ("dare_ties", {"density": 0.3}),
+    ("dare_ties", {"density": 0.3, "merge": "mean", "rescale": "probability", "vote": "total"}),
+    ("breadcrumbs", {"density": 0.3, "highest": np.full((2, 1), np.inf)}),
+    ("breadcrumbs_ties", {"density": 0.3, "highest": np.full((2, 1), np.inf)}),
+    ("breadcrumbs", {"density": 0.3}),
 ]
 
 
-@pytest.mark.parametrize(("name", "values", "way", "select"), ONE_CALL)
-def test_the_usual_forms_run_in_one_call(name, values, way, select):
-    pipeline = pipeline_of(partial(find_method(name).run, **arguments(name, **values)), 2)
-    assert pipeline is not None
-    assert (pipeline.way, pipeline.select) == (way, select)
-
-
-@pytest.mark.parametrize("values", [{"merge": "max"}, {"merge": "count"}, {"vote": "frequency"}])
-def test_others_do_not(values):
-    assert pipeline_of(partial(find_method("ties").run, **arguments("ties", **values)), 2) is None
+@pytest.mark.parametrize(("name", "values"), ONE_CALL)
+def test_all_forms_are_written_as_one_loop(name, values):
+    assert merging(partial(find_method(name).run, **arguments(name, **values)), 2) is not None
 
 
 def test_a_variant_is_shown_where_defaults_are():

@@ -101,12 +101,18 @@ def test_the_mask_does_not_change_from_version_to_version():
     assert rng_key(42, "model.layers.0.mlp.up_proj.weight", "a1b2") == 5944854235421006640
 
 
-def test_the_limit_itself_is_dropped():
-    """The random number of this key's element 0 is read off by halving; it is kept from one step of density above it on."""
-    low, high = 0, 2**32
+def _number_of_the_first() -> int:
+    rng, low, high = Rng(np.array([9], np.uint64)), 0, 2**32
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if kept(middle / 2**32, size=1)[0] else (middle, high)
+        stays = ops.drop(np.ones((1, 2)), np.array([[middle / 2**32, 0.0]]), rng)[0, 0]
+        low, high = (low, middle) if stays else (middle, high)
+    return low
+
+
+def test_the_limit_itself_is_dropped():
+    """The random number of this key's element 0 is read off by halving; it is kept from one step of chance above it on."""
+    low = _number_of_the_first()
     key, word = 9, 0xFFFFFFFF
 
     def mix(x: int) -> int:
@@ -121,8 +127,8 @@ def test_the_limit_itself_is_dropped():
 def test_a_probability_for_each_entry_keeps_what_that_density_keeps(dtype):
     size, rng = 4096, Rng(np.array([3, 2**63], np.uint64), 2**32 - 2000)
     stack = np.ones((2, size), dtype)
-    for density in (0.0, 2**-32, 1 / 3, 0.5, float(np.nextafter(dtype(1), dtype(0))), 1.0):
-        chance = float(dtype(density))
+    for density in (0.0, 2**-32, 1 / 3, 0.5, float(np.nextafter(np.float32(1), np.float32(0))), 1.0):
+        chance = float(np.float32(density))
         each = ops.drop(stack, np.full((2, size), chance, dtype), rng)
         assert each.tobytes() == ops.drop(stack, np.full((2, 1), chance), rng).tobytes()
     chances = np.random.default_rng(0).random((2, size)).astype(dtype)
@@ -133,18 +139,17 @@ def test_a_probability_for_each_entry_keeps_what_that_density_keeps(dtype):
 
 def test_a_chance_just_at_the_limit():
     """The entry's number is read off by halving; a density that is it exactly drops the entry, the next one keeps it."""
-    low, high = 0, 2**32
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if kept(middle / 2**32, size=1)[0] else (middle, high)
+    low = _number_of_the_first()
     rng = Rng(np.array([9], np.uint64))
     chances = np.array([[low / 2**32, 0.0], [(low + 0.999) / 2**32, 0.0], [(low + 1) / 2**32, 0.0]])
     assert [ops.drop(np.ones((1, 2)), row[None], rng)[0, 0] for row in chances] == [0, 0, 1]
 
 
-def test_limits_are_exact_floors():
-    densities = np.array([0.0, 1.0, 0.1, 1 / 3, np.nextafter(1.0, 0), np.nextafter(0.5, 0)])
-    assert keep_limits(densities, 6).tolist() == [0, 2**32, 429496729, 1431655765, 2**32 - 1, 2**31 - 1]
+def test_limits_are_those_of_the_density_in_float32():
+    near = np.nextafter(np.float32(1), np.float32(0))
+    densities = np.array([0.0, 1.0, 0.1, 0.25, near, 2**-33])
+    assert keep_limits(densities, 6).tolist() == [0, 2**32, 429496736, 2**30, 2**32 - 2**8, 0]
+    assert keep_limits(densities.astype(np.float32), 6).tolist() == keep_limits(densities, 6).tolist()
 
 
 def test_keys_depend_on_every_part_and_on_their_limits():
