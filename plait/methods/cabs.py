@@ -29,6 +29,6 @@ def cabs(deltas: Deltas, *, weight: Weight, n: Kept = 64, m: Block = 256, scale:
         raise PlaitError(f"cabs keeps n = {n} of m = {m} entries; expected at most all of them.")
     kept, taken = [], deltas[0] != deltas[0]
     for i in range(len(deltas)):
-        kept.append(ops.keep_of_each(ops.where(taken, 0, deltas[i : i + 1]), n, m)[0])
+        kept.append(ops.keep_of_each(ops.where(taken, 0, deltas[i]), n, m))
         taken = taken | (kept[i] != 0)
     return ops.weighted_sum(ops.stacked(kept), scale * weight)

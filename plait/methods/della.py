@@ -42,7 +42,7 @@ def _chances(deltas: Array, density: Array, epsilon: Array) -> Array:
 
 
 def _sampled(deltas: Array, p: Mapping[str, Any], rng: Any) -> Array:
-    return ops.drop(deltas, _chances(deltas, p["density"], p["epsilon"]), rng)
+    return ops.drop_ranked(deltas, p["density"], p["epsilon"], rng)
 
 
 def _norm(parameters: Mapping[str, Any], k: int, size: int) -> Measure:
@@ -71,10 +71,11 @@ Epsilon = Annotated[
 _PAPER = {"weight": 1.0, "density": 0.7, "epsilon": 0.07, "scale": 1.1, "rescale": "probability"}
 
 
-def _rescaled(kept: Array, chances: Array, norm: Array, rescale: str) -> Array:
-    if rescale == "none":
-        return kept
-    return ops.scale(kept, norm) if rescale == "l1" else kept / ops.where(chances == 0, 1, chances)
+def _rescaled(kept: Array, deltas: Array, numbers: tuple[Array, Array], norm: Array, rescale: str) -> Array:
+    if rescale == "probability":
+        chances = _chances(deltas, *numbers)
+        return kept / ops.where(chances == 0, 1, chances)
+    return ops.scale(kept, norm) if rescale == "l1" else kept
 
 
 @method(paper="https://arxiv.org/abs/2406.11617", locality="row", variants={"mergekit": {}, "paper": _PAPER})
@@ -102,8 +103,8 @@ def della(
     Use it where DARE loses entries that matter: here large changes are kept more often than small ones.
     """
     del int8_mask
-    chances = _chances(deltas, density, epsilon)
-    kept = _rescaled(ops.drop(deltas, chances, rng), chances, kept_norm, rescale)
+    kept = ops.drop_ranked(deltas, density, epsilon, rng)
+    kept = _rescaled(kept, deltas, (density, epsilon), kept_norm, rescale)
     return scale * agree(kept, weight, merge=merge, vote=vote)
 
 
@@ -132,6 +133,6 @@ def della_linear(
     Use it as `della`, where changes hardly conflict.
     """
     del int8_mask
-    chances = _chances(deltas, density, epsilon)
-    kept = _rescaled(ops.drop(deltas, chances, rng), chances, kept_norm, rescale)
+    kept = ops.drop_ranked(deltas, density, epsilon, rng)
+    kept = _rescaled(kept, deltas, (density, epsilon), kept_norm, rescale)
     return add_up(kept, weight, scale=scale, normalize=normalize)

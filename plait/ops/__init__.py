@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from plait.ops.entries import exp, maximum, median, minimum, sign, sqrt, stacked, tanh, where
 from plait.ops.last_axis import keep_of_each, ranks, row_norm, row_sum
+from plait.ops.ranked import drop_ranked
 from plait.ops.rng import Rng, rng_key
 from plait.ops.rows import gram_of_rows, weighted_rows
 from plait.ops.scratch import tile_scope
@@ -32,6 +33,7 @@ __all__ = [
     "agreeing_sum",
     "clamp",
     "drop",
+    "drop_ranked",
     "elect",
     "exp",
     "gram_blocks",

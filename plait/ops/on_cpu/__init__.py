@@ -14,6 +14,7 @@ from plait.ops.on_cpu import blocks, codec, elementwise
 from plait.ops.on_cpu.entries import maximum, median, minimum, sign, sqrt, stacked, where
 from plait.ops.on_cpu.exponential import exp, tanh
 from plait.ops.on_cpu.last_axis import keep_of_each, ranks, row_norm, row_sum
+from plait.ops.on_cpu.ranked import drop_ranked
 from plait.ops.on_cpu.rows import gram_of_rows, weighted_rows
 from plait.ops.on_cpu.shapes import FLOATS, Array, flat_of, like, per_model, plain, rows_of
 from plait.ops.on_cpu.sums import ordered_bits, sum_blocks
@@ -28,6 +29,7 @@ __all__ = [
     "clamp",
     "decode",
     "drop",
+    "drop_ranked",
     "elect",
     "encode",
     "exp",

@@ -12,7 +12,7 @@ from plait.ops.on_cpu.jit import kernel
 from plait.ops.on_cpu.shapes import Array, flat_of, like
 from plait.ops.scratch import empty
 
-__all__ = ["keep_of_each", "ranks", "row_norm", "row_sum"]
+__all__ = ["keep_of_each", "ranks", "room_to_sort", "row_norm", "row_sum", "write_ranks"]
 
 i64 = np.int64
 
@@ -78,7 +78,7 @@ def _place(x: Any, mask: Any, width: Any, counts: Any) -> None:
 
 
 @kernel
-def _ranks(bits: Any, mask: Any, width: Any, counts: Any, keys: Any, places: Any, out: Any) -> None:
+def write_ranks(bits: Any, mask: Any, width: Any, counts: Any, keys: Any, places: Any, out: Any) -> None:
     """Sort each row by its magnitude bits, from the lowest digit of `width` bits to the highest; stable.
 
     `[rows, n]`, room `[digits, 2^width]`, `[2, n]`, `[2, n]` -> `[rows, n]`. There are at least two digits: the first
@@ -113,6 +113,14 @@ def _ranks(bits: Any, mask: Any, width: Any, counts: Any, keys: Any, places: Any
             rank[places[source, j]] = place
 
 
+def room_to_sort(columns: int, kind: type[np.unsignedinteger[Any]]) -> tuple[int, Array, Array, Array]:
+    """Return what `write_ranks` takes to sort rows of so many keys of a kind: the digits' width, and room."""
+    size = 8 * np.dtype(kind).itemsize - 1
+    width = 4 if columns < 64 else 8 if columns < 1024 else 11  # clearing the counters should not outweigh the rest
+    counts = empty((-(-size // width), 1 << width), np.int64)
+    return width, counts, empty((2, columns), kind), empty((2, columns), np.int64)
+
+
 def ranks(x: Array) -> Array:
     """See plait.ops.ranks."""
     lines, out = _lines(x), like(x.shape, x)
@@ -121,10 +129,7 @@ def ranks(x: Array) -> Array:
         return out
     kind = np.dtype(f"u{x.itemsize}").type
     size = 8 * x.itemsize - 1
-    width = 4 if columns < 64 else 8 if columns < 1024 else 11  # clearing the counters should not outweigh the rest
-    counts = empty((-(-size // width), 1 << width), np.int64)
-    keys, places = empty((2, columns), kind), empty((2, columns), np.int64)
-    _ranks(lines.view(kind), kind((1 << size) - 1), width, counts, keys, places, out.reshape(lines.shape))
+    write_ranks(lines.view(kind), kind((1 << size) - 1), *room_to_sort(columns, kind), out.reshape(lines.shape))
     return out
 
 

@@ -21,6 +21,7 @@ from plait.ops.on_torch.blocks import (
 from plait.ops.on_torch.codec import decode, encode
 from plait.ops.on_torch.entries import exp, maximum, median, minimum, sign, sqrt, stacked, tanh, where
 from plait.ops.on_torch.last_axis import keep_of_each, ranks, row_norm, row_sum
+from plait.ops.on_torch.ranked import drop_ranked
 from plait.ops.on_torch.rows import gram_of_rows, weighted_rows
 from plait.ops.on_torch.shapes import check, check_stack, per_model, plain, zero_of
 from plait.ops.on_torch.sums import ordered_bits, sum_blocks
@@ -34,6 +35,7 @@ __all__ = [
     "clamp",
     "decode",
     "drop",
+    "drop_ranked",
     "elect",
     "encode",
     "exp",
