@@ -130,8 +130,10 @@ def _pass_over(measure: Measure, step: Step, tiler: Tiler, rng: Rng | None) -> A
 
 def sample(step: Step, tiler: Tiler, wanted: int) -> Any:
     """Read `[k, about wanted]` entries of the step's stack, evenly spread; the same ones every time."""
-    parts = []
-    for start, stop in sample_spans(step.size, wanted):
+    parts, spans = [], sample_spans(step.size, wanted)
+    if method_of(step).locality not in {"row", "matrix"}:
+        return tiler.entries(step, spans)
+    for start, stop in spans:
         for stack in tiler.observe(step, start, stop):
             host = stack if isinstance(stack, np.ndarray) else stack.detach().cpu().numpy()
             parts.append(host.reshape(host.shape[0], -1).copy())

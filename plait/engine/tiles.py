@@ -267,6 +267,30 @@ class Tiler:
         self._check_inputs(step, finite)
         return True
 
+    def entries(self, step: Step, spans: Sequence[tuple[int, int]]) -> Any:
+        """Return the entries of these spans, one after the other, as one stack `[k, n]`; copied out of the tile's memory."""
+        self._begin(step)
+        inputs = (*step.sources, step.base) if step.base is not None else step.sources
+        count = sum(stop - start for start, stop in spans)
+        with tile_scope():
+            batch = Batch(
+                [self._gathered(source, spans, count) for source in inputs],
+                [s.dtype for s in inputs],
+                step.base is not None,
+            )
+            stack, _, finite = self.device.stack(batch, 0, count, wide=is_wide(step))
+            self._check_inputs(step, finite)
+            return stack.copy() if isinstance(stack, np.ndarray) else stack.detach().cpu().numpy()
+
+    def _gathered(self, source: Source, spans: Sequence[tuple[int, int]], count: int) -> Raw:
+        size = DTYPES[source.dtype].size
+        out: Raw = empty((count * size,), np.uint8)
+        at = 0
+        for start, stop in spans:
+            self._read_into(source, start, stop, out[at : at + (stop - start) * size])
+            at += (stop - start) * size
+        return out
+
     def observe(self, step: Step, start: int, stop: int) -> Iterator[Any]:
         """Yield the stack of every tile of [start, stop); it is valid until the next is asked for."""
         self._begin(step)

@@ -20,6 +20,7 @@ __all__ = ["MagnitudeThreshold", "Threshold", "magnitude_threshold"]
 _SMALL = 1 << 16
 _NARROW, _WIDE = 1 << 12, 1 << 20  # bit patterns that a window may span
 _COUNTERS = 1 << 22  # for all models together, more or less
+_RUN = 1 << 10  # counters that are first added up together, where the threshold is looked for
 _SIGMAS = 8.0  # how far, in standard errors of the sample's quantile, a window reaches to each side
 
 
@@ -73,7 +74,7 @@ class MagnitudeThreshold:
             spans[i] = int(around[low]), int(around[high])
         width = max((high - low for low, high in spans.values()), default=0) + 2
         most = min(_WIDE, max(_NARROW, _COUNTERS // max(1, len(self.rank))))
-        self.width = min(most, max(_NARROW, width))
+        self.width = min(most, max(_NARROW, -(-width // _RUN) * _RUN))
         for i, (low, high) in spans.items():
             self.start_bits[i] = max(0, (low + high) // 2 - self.width // 2)
 
@@ -194,8 +195,8 @@ def _position(counts: np.ndarray[Any, Any], rank: int) -> int | None:
     """Return the bin in which the rank-th largest entry lies, counting from the top, or None when in none."""
     if rank < 1:
         return None
-    run = 1 << 10
-    padded = np.pad(counts, (-len(counts) % run, 0))
+    run = _RUN
+    padded = np.pad(counts, (-len(counts) % run, 0)) if len(counts) % run else counts
     runs = padded.reshape(-1, run)
     above = np.cumsum(runs.sum(axis=1)[::-1])
     if above[-1] < rank:
