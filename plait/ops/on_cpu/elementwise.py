@@ -13,6 +13,7 @@ import numpy as np
 from plait.ops.on_cpu.jit import kernel
 
 __all__ = [
+    "LOW_WORD",
     "PIECE",
     "add",
     "agreeing_mean",
@@ -22,6 +23,7 @@ __all__ = [
     "drop_each",
     "elect",
     "largest",
+    "mix",
     "scale",
     "subtract",
     "trim",
