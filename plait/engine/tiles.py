@@ -258,6 +258,8 @@ class Tiler:
     def _measured_in_one_call(self, measure: Measure, step: Step, batch: Batch, start: int, rng: Rng | None) -> bool:
         if not self.fusing or not isinstance(self.device, Cpu) or batch.grid is None or is_wide(step):
             return False
+        if method_of(step).locality in {"row", "matrix"}:  # they are measured row by row, or as a whole
+            return False
         if not grid_can(set(batch.dtypes), len(batch.rows)):
             return False
         at = rng.at(start) if rng else None

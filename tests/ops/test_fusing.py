@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from plait import ops
 from plait.ops import Rng, codec, magnitude
-from plait.ops.fusing import gram_of_grid, grid_can, merge_grid, merging, summing, sums_of_grid, window_of_grid
+from plait.ops.fusing import (
+    gram_of_grid,
+    grid_can,
+    merge_grid,
+    merging,
+    rows_of_grid,
+    summing,
+    sums_of_grid,
+    window_of_grid,
+)
 from plait.ops.fusing.program import MOST
 from plait.ops.on_cpu.grids import PIECE
 
@@ -245,3 +254,16 @@ def test_what_grids_can_be_run():
     program = merging(lambda stack: ops.weighted_sum(stack, np.ones((2, 1))), 2)
     with pytest.raises(ValueError, match="is not 2 models for 7 bytes"):
         merge_grid(program, make_grid("F32", 2, 2, 0), "F32", 0, np.empty(7, np.uint8), has_base=False)
+
+
+@shaped
+def test_rows_in_one_call_are_the_ops_one_after_another(code, has_base):
+    def of(x, rng):
+        return ops.drop(x, D, rng), ops.largest(x)
+
+    program = summing(lambda traced: of(traced, Rng(KEYS)), 3)
+    for size in SIZES:
+        grid = make_grid(code, 3 + has_base, size, size)
+        kept, single = of(opened(grid, code, has_base=has_base)[0], Rng(KEYS, 4096))
+        rows = rows_of_grid(program, grid, code, 4096, has_base=has_base)
+        assert rows.tobytes() == np.concatenate([kept, single[None]]).tobytes()

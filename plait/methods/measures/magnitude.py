@@ -101,7 +101,9 @@ class MagnitudeThreshold:
 
     def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
         """Count one tile's magnitudes."""
-        rows = stack if self.seen is None else self.seen.rows(stack, rng)
+        self._count(stack if self.seen is None else self.seen.rows(stack, rng))
+
+    def _count(self, rows: Array) -> None:
         if len(rows) != len(self.rank):
             raise ValueError(f"{len(rows)} rows are measured, where one entry a model made {len(self.rank)}")
         flat = rows.reshape(len(rows), -1)
@@ -128,9 +130,15 @@ class MagnitudeThreshold:
             self.counts = np.zeros(shape, np.int64) if isinstance(like, np.ndarray) else like.new_zeros(shape).long()
         return self.counts
 
-    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:  # noqa: ARG002
-        """Count a batch's magnitudes, where a window is being looked at."""
-        if self.stage != "window" or self.seen is not None:
+    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
+        """Count a batch's magnitudes: of the stack where a window is being looked at, or of what can be written as a loop."""
+        if self.seen is not None:
+            rows = self.seen.in_one_call(grid, code, start, rng, has_base=has_base)
+            if rows is None:
+                return None
+            self._count(rows)
+            return [True] * len(grid)
+        if self.stage != "window":
             return None
         low_bits = np.array([self.start_bits[i] if i in self.open else -1 for i in range(len(self.rank))], np.int64)
         above = np.zeros(len(self.rank), np.int64)

@@ -102,7 +102,10 @@ class Extremes:
 
     def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
         """Compare with the tile's."""
-        rows = _checked(self.seen.rows(stack, rng), self.found.shape[1])
+        self._see(self.seen.rows(stack, rng))
+
+    def _see(self, rows: Array) -> None:
+        _checked(rows, self.found.shape[1])
         flat = rows.reshape(len(rows), -1)
         if flat.shape[1] == 0:
             return
@@ -114,8 +117,13 @@ class Extremes:
     def _widen(self, low: npt.NDArray[Any], high: npt.NDArray[Any]) -> None:
         self.found = np.stack([np.minimum(self.found[0], low), np.maximum(self.found[1], high)])
 
-    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> None:
-        """Ask for tiles."""
+    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
+        """Compare with a batch's, where what is seen can be written as a loop."""
+        rows = self.seen.in_one_call(grid, code, start, rng, has_base=has_base)
+        if rows is None:
+            return None
+        self._see(rows)
+        return [True] * len(grid)
 
     def join(self, other: Extremes) -> None:
         """Compare with a fork's."""

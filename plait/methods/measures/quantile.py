@@ -74,7 +74,9 @@ class Quantiles:
 
     def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
         """Count one tile's entries."""
-        rows = self.seen.rows(stack, rng)
+        self._see(self.seen.rows(stack, rng))
+
+    def _see(self, rows: Array) -> None:
         if len(rows) != len(self.at):
             raise ValueError(f"{len(rows)} rows are measured, where one entry a model made {len(self.at)}")
         flat = rows.reshape(len(rows), -1)
@@ -100,8 +102,13 @@ class Quantiles:
             counts = places.bincount(minlength=_BINS)
         self.counts[key] = self.counts[key] + counts if key in self.counts else counts
 
-    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> None:
-        """Ask for tiles."""
+    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
+        """Count a batch's, where what is seen can be written as a loop."""
+        rows = self.seen.in_one_call(grid, code, start, rng, has_base=has_base)
+        if rows is None:
+            return None
+        self._see(rows)
+        return [True] * len(grid)
 
     def join(self, other: Quantiles) -> None:
         """Add a fork's counts."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from plait.methods.vocabulary import Array
 from plait.ops import Rng
-from plait.ops.fusing import Program, summing
+from plait.ops.fusing import Grid, Program, rows_of_grid, summing
 
 __all__ = ["Of", "Seen", "beside", "one_each", "reading"]
 
@@ -65,6 +65,11 @@ class Seen:
             }
             self._program = (summing(lambda stack: self.of(stack, numbers, first), k),)
         return self._program[0]
+
+    def in_one_call(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> Array | None:
+        """Return `rows` of a batch's raw elements, `[r, n]`, where that can be written as a loop; else None."""
+        program = self.program(len(grid) - has_base, rng)
+        return None if program is None else rows_of_grid(program, grid, code, start, has_base=has_base)
 
     def count(self, k: int) -> int:
         """Return r, as one entry of zeros a model tells."""

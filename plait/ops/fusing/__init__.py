@@ -5,7 +5,7 @@ one. What a fused loop writes is the same, bit for bit, as the ops called one af
 operations in the same order, only without arrays in between.
 """
 
-from plait.ops.fusing.grids import Grid, gram_of_grid, grid_can, merge_grid, sums_of_grid, window_of_grid
+from plait.ops.fusing.grids import Grid, gram_of_grid, grid_can, merge_grid, rows_of_grid, sums_of_grid, window_of_grid
 from plait.ops.fusing.program import Program, merging, summing
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "grid_can",
     "merge_grid",
     "merging",
+    "rows_of_grid",
     "summing",
     "sums_of_grid",
     "window_of_grid",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from plait.ops.fusing.program import Program
 from plait.ops.scratch import empty
 
-__all__ = ["Grid", "gram_of_grid", "grid_can", "merge_grid", "sums_of_grid", "window_of_grid"]
+__all__ = ["Grid", "gram_of_grid", "grid_can", "merge_grid", "rows_of_grid", "sums_of_grid", "window_of_grid"]
 
 Grid = npt.NDArray[np.uint8]
 _KINDS: dict[str, tuple[int, Any]] = {"BF16": (0, np.uint16), "F16": (1, np.uint16), "F32": (2, np.float32)}
@@ -50,6 +50,15 @@ def sums_of_grid(
     blocks = np.empty((-(-elements.shape[1] // BLOCK), len(program.results)))
     done = _run(program, ("squares" if squared else "sums", code, has_base), elements, start, blocks)
     return blocks if done else None
+
+
+def rows_of_grid(
+    program: Program, grid: Grid, code: str, start: int, *, has_base: bool
+) -> npt.NDArray[np.float32] | None:
+    """Return a summing program's results over a grid, `[results, n]` in the tile's memory; None where `merge_grid` fails."""
+    elements = grid.view(_KINDS[code][1])
+    rows = empty((len(program.results), elements.shape[1]), np.float32)
+    return rows if _run(program, ("rows", code, has_base), elements, start, rows) else None
 
 
 def _run(

@@ -42,11 +42,13 @@ def source(program: Program, kind: str, code: str, has_base: bool) -> str:
     """Write `run(grid, numbers, words, first, out)`, which returns 0, or not where its result is not to be used.
 
     `grid` is `[rows, n]`, `words` uint32 `[m, 3]`: what random indices are mixed with and the last of the bits kept;
-    `first` is the index of the first element, less 2^32 times its high word. `out` is `[n]`, or for the kinds "sums" and
-    "squares" float64 `[blocks, results]`.
+    `first` is the index of the first element, less 2^32 times its high word. `out` is `[n]`, for kind "rows" float32
+    `[results, n]`, or for the kinds "sums" and "squares" float64 `[blocks, results]`.
     """
     if kind == "merge":
         return _merge(program, code, has_base=has_base)
+    if kind == "rows":
+        return _rows(program, code, has_base=has_base)
     return _sums(program, code, has_base=has_base, squared=kind == "squares")
 
 
@@ -64,6 +66,16 @@ def _merge(program: Program, code: str, *, has_base: bool) -> str:
         f"    largest_in = largest_out = u32(0)\n    for j in range(out.size):\n{loop}"
         f"    bad = i64(1) if largest_in >= u32({_LARGE[code][1]}) else i64(0)\n"
         f"    return bad + (i64(2) if largest_out >= u32({_TOO_LARGE[code]}) else i64(0))\n"
+    )
+
+
+def _rows(program: Program, code: str, *, has_base: bool) -> str:
+    stores = [f"out[{r}, j] = {result}" for r, result in enumerate(program.results)]
+    loop = _lines([*_loads(program, code, has_base=has_base, at="j"), *_body(program), *stores], 8)
+    return (
+        f"{_HEAD}def run(grid, numbers, words, first, out):\n{_lines(_constants(program, has_base=has_base), 4)}"
+        f"    largest_in = u32(0)\n    for j in range(out.shape[1]):\n{loop}"
+        f"    return i64(1) if largest_in >= u32({_LARGE[code][1]}) else i64(0)\n"
     )
 
 
