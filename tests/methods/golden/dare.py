@@ -56,6 +56,13 @@ GOLDEN: dict[str, list[Case]] = {
         # The votes and merges of TIES (see there), with nothing dropped
         Case(VOTERS, [6, -4, 8], {"weight": [1, 2, 1], "merge": "count", "vote": "total"}, base=ZERO3),
         Case(EVEN, [-2, -2, -2], {"weight": 1, "zero_vote": "majority"}, base=ZERO3),
+        # Only what is left of the trim has a vote: 0 and −, not the two plusses between.
+        Case(
+            [[4, 1, 0.5, -5], [-4, 1, 0.5, -3]],
+            [-4, 0, 0, -8],
+            {"weight": 1, "trim": 0.5, "zero_vote": "majority"},
+            base=ZERO4,
+        ),
         # mergekit 0.1.5's merge_tensors, in float64, nothing dropped
         Case(
             THREE,

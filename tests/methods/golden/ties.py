@@ -11,6 +11,8 @@ CLASH = [[4, -3, 1, 0], [-2, 5, 2, 1]]
 ZERO3 = [0, 0, 0]
 VOTERS = [[6, 1, -1], [-3, 2, 4], [-2, -4, -2]]
 EVEN = [[2, -2, -1], [-2, 2, -1]]
+PARTS_BASE = {"a": [0] * 3, "b": [0] * 2}
+PARTS = [{"a": [2, -1, -1], "b": [2, 1]}, {"a": [-2, -1, -1], "b": [-2, 1]}]
 FIFTH_BASE = {"a": [0] * 5, "b": [0] * 5}
 FIFTH = [{"a": [9, -8, 1, 1, 1], "b": [2, 1, 1, 1, 1]}, {"a": [-9, 1, 1, 1, -7], "b": [3, 1, 1, 1, 1]}]
 # The same for all that is compared with mergekit: no two magnitudes of a model's deltas are equal.
@@ -67,6 +69,14 @@ GOLDEN: dict[str, list[Case]] = {
         Case(EVEN, [-2, -2, -1], {"weight": 1, "merge": "max", "zero_vote": "majority"}, base=ZERO3),
         # By weight the votes are 2 −2 −4 of 2 and −4 …: nothing is even.
         Case(EVEN, [-2, 2, -1], {"weight": [1, 3], "zero_vote": "majority"}, base=ZERO3),
+        # Votes of 0 − − and 0 +: over the model − is elected more often, over the second tensor +.
+        Case(PARTS, {"a": [-2, -1, -1], "b": [2, 1]}, {"weight": 1, "zero_vote": "majority"}, base=PARTS_BASE),
+        Case(
+            PARTS,
+            {"a": [-2, -1, -1], "b": [-2, 1]},
+            {"weight": 1, "zero_vote": "majority", "scope": "model"},
+            base=PARTS_BASE,
+        ),
         # A fifth of ten is two a model: 9 −8 and −9 −7, all of the one tensor. Votes 0 −8 −7, so − throughout.
         Case(FIFTH, {"a": [-9, -8, 0, 0, -7], "b": [0] * 5}, {"variant": "paper"}, base=FIFTH_BASE),
         Case(FIFTH, {"a": [9, -8, 0, 0, -7], "b": [0] * 5}, {"variant": "paper", "zero_vote": "plus"}, base=FIFTH_BASE),
