@@ -332,7 +332,9 @@ def median(stack: Traced) -> Traced:
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:
-    """Return, for every other op, one that refuses."""
-    if name.startswith("__"):
+    """Return, for every other op, one that refuses; what arrays' side lacks is no op."""
+    from plait.ops import on_cpu
+
+    if name.startswith("_") or not hasattr(on_cpu, name):
         raise AttributeError(name)
     return _refusing("an op that is not fused")

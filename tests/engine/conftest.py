@@ -16,6 +16,8 @@ from safetensors.numpy import save_file
 import plait
 import plait.engine.run  # before a fixture changes what its modules import from each other
 from plait.dtypes import DTYPES
+from plait.methods import find_method, method_names
+from plait.methods.method import Method
 
 HIDDEN, INNER, WORDS = 96, 150, 211
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -31,55 +33,98 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "lm_head.weight": (WORDS, HIDDEN),
 }
 CONFIG = {"architectures": ["TinyForCausalLM"], "model_type": "tiny", "num_hidden_layers": 2, "hidden_size": HIDDEN}
-METHODS: dict[str, dict[str, Any]] = {
-    "linear": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}}},
-    "task_arithmetic": {"base": True, "models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}}, "all": {"lambda": 0.9}},
-    "magmax": {"base": True},
-    "ties": {"base": True, "models": {"a": {"weight": 0.7, "density": 0.4}, "b": {"weight": 0.4, "density": 0.6}}},
-    "ties over the model": {
-        "base": True,
-        "models": {"a": {"weight": 0.7, "density": 0.4}, "b": {"weight": 0.4, "density": 0.6}},
-        "all": {"scope": "model", "rescale": "l1", "normalize": False},
-    },
-    "dare_ties": {"base": True, "models": {"a": {"weight": 0.7, "density": 0.4}, "b": {"weight": 0.4, "density": 0.6}}},
-    "dare_linear": {
-        "base": True,
-        "models": {"a": {"weight": 0.7, "density": 0.4}, "b": {"weight": 0.4, "density": 1.0}},
-        "all": {"rescale": "probability"},
-    },
-    "model_stock": {"base": True},
-    "model_stock by row": {"base": True, "all": {"filter_wise": True}},
-    "karcher": {},
-    "slerp": {"first": True, "all": {"t": 0.3}},
-    "nuslerp": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}}},
-    "nuslerp of deltas": {"base": True, "models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}}},
-    "nuslerp by row": {"models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}}, "all": {"nuslerp_flatten": False}},
-    "nuslerp by column": {
-        "base": True,
-        "models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}},
-        "all": {"nuslerp_flatten": False, "nuslerp_row_wise": True},
-    },
-    "multislerp": {"base": True, "models": {"a": {"weight": 0.7}, "b": {"weight": 0.4}}},
-    "geometric_median": {},
-    "metagpt": {"base": True},
-    "varm": {"base": True},
-    "perpendicular": {"base": True},
-    "add_difference": {"base": True},
-    "arcee_fusion": {"first": True},
+VARIANTS: dict[str, dict[str, Any]] = {
+    "ties over the model": {"scope": "model", "rescale": "l1", "normalize": False},
+    "dare_linear by probability": {"rescale": "probability"},
+    "model_stock by row": {"filter_wise": True},
+    "nuslerp of deltas": {},
+    "multislerp of deltas": {},
+    "nuslerp by row": {"nuslerp_flatten": False},
+    "nuslerp by column": {"nuslerp_flatten": False, "nuslerp_row_wise": True},
+    "breadcrumbs by row": {"per": "row"},
+    "breadcrumbs_ties by row": {"per": "row"},
+    "ram with a share": {"relative": True},
 }
-"""What is merged how; "base" beside a and b, or "first" of two."""
+"""What a method is also told, where the engine then treats it otherwise: values for all models, or a base to subtract."""
+EACH = {"weight": (0.7, 0.4), "density": (0.4, 0.6)}
+"""Numbers that tell two models apart."""
+OWN = {"cabs": {"n": 1, "m": 4}}
+"""Where the defaults leave tensors as small as these whole."""
 
 
-@pytest.fixture(params=list(METHODS), ids=lambda name: name.replace(" ", "_"))
-def method(request) -> str:
-    """Every method, and the variants that the engine treats otherwise."""
-    return request.param
+def shared_of(method: Method) -> dict[str, Any]:
+    """Values for all models: the middle of what lies in a range, so that something happens; else the defaults."""
+    alone = {key: declared for key, declared in method.parameters.items() if not declared.per_model}
+    ranged = {key: (p.low + p.high) / 2 for key, p in alone.items() if p.low is not None and p.high is not None}
+    needed = {key: 0.1 for key in alone if key not in method.defaults}
+    scale = {"scale": 0.9} if "scale" in alone else {}
+    return needed | ranged | scale | OWN.get(method.name, {})
+
+
+def case_of(name: str) -> dict[str, Any]:
+    """How a method merges a and b (b alone, where it takes one): its needs and parameters are read off it."""
+    method = method_of(name)
+    each = {key: numbers for key, numbers in EACH.items() if key in method.parameters}
+    needed = method.base == "required" or name.endswith("of deltas")
+    return {
+        "base": "base" if needed else "a" if method.base == "first" else None,
+        "models": {
+            model: {key: numbers[i] for key, numbers in each.items()}
+            for i, model in enumerate("ab")
+            if model == "b" or method.max_models != 1
+        },
+        "all": shared_of(method) | VARIANTS.get(name, {}),
+    }
+
+
+def method_of(name: str) -> Method:
+    return find_method(name.split(" ", maxsplit=1)[0])
+
+
+ALL = [name for name in method_names() if name != "passthrough"]
+METHODS: dict[str, dict[str, Any]] = {name: case_of(name) for name in [*ALL, *VARIANTS]}
+"""What is merged how."""
+
+
+def way(name: str) -> tuple[Any, ...]:
+    """What of a method decides how the engine feeds it."""
+    case, method = METHODS[name], method_of(name)
+    given = {**method.defaults, **case["all"]}
+    chosen = method.chosen(given)
+    counted = any(measured.counts for measured in chosen.measured.values())
+    over_model = given.get("scope") == "model" and bool(chosen.measured or chosen.sees.gram)
+    spaces = method.subtracts(base=bool(case["base"])), method.base == "first"
+    return chosen.locality, spaces, bool(chosen.random), counted, over_model
+
+
+REPRESENTATIVES = list({way(name): name for name in reversed(METHODS)}.values())[::-1]
+"""One method for each way that the engine has."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes `method` on every method, and by `@pytest.mark.kinds("BF16", …)` with an element type.
+
+    Every method has the first of the types; one method for each way that the engine has gets the others, too. By
+    `@pytest.mark.representatives` it is these methods alone.
+    """
+    if "method" not in metafunc.fixturenames:
+        return
+    names = list(METHODS)
+    if metafunc.definition.get_closest_marker("representatives"):
+        names = REPRESENTATIVES
+    mark = metafunc.definition.get_closest_marker("kinds")
+    if mark is None:
+        metafunc.parametrize("method", names, ids=[name.replace(" ", "_") for name in names])
+        return
+    first, *others = mark.args
+    pairs = [(name, first) for name in names] + [(name, kind) for kind in others for name in REPRESENTATIVES]
+    metafunc.parametrize(("method", "kind"), pairs, ids=[f"{name.replace(' ', '_')}-{kind}" for name, kind in pairs])
 
 
 @pytest.fixture
-def every_method() -> set[str]:
-    """The names of the methods that `method` runs through."""
-    return {name.split(" ")[0] for name in METHODS}
+def every_method() -> dict[str, dict[str, Any]]:
+    """What `method` runs through, by name."""
+    return METHODS
 
 
 @pytest.fixture
@@ -144,14 +189,11 @@ def recipe(tmp_path: Path):
     def made(what: str, name: str = "recipe.yml", **more: Any) -> Path:
         if what in METHODS:
             case = METHODS[what]
-            each = case.get("models", {})
-            models = [{"model": one, "parameters": each.get(one, {})} for one in ("a", "b")]
+            models = [{"model": one, "parameters": values} for one, values in case["models"].items()]
             document: dict[str, Any] = {"models": models, "merge_method": what.split(" ", maxsplit=1)[0]}
-            if case.get("base"):
-                document["base_model"] = "base"
-            if case.get("first"):
-                document["base_model"] = "a"
-            document["parameters"] = case.get("all", {})
+            if case["base"]:
+                document["base_model"] = case["base"]
+            document["parameters"] = case["all"]
             text = yaml.safe_dump(document | more)
         else:
             text = textwrap.dedent(what) + (yaml.safe_dump(more) if more else "")

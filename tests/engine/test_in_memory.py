@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 import plait
-from plait.methods.method import method_names
-
-NAMES = {"a": 0, "b": 1}
+from plait.methods import find_method, method_names
 
 
 @pytest.fixture
@@ -19,19 +17,16 @@ def arguments(recipe):
         import yaml
 
         document = yaml.safe_load(recipe(name).read_text())
-        parameters = dict(document["parameters"])
-        for entry in document["models"]:
-            for key, value in entry["parameters"].items():
-                parameters.setdefault(key, [None, None])[NAMES[entry["model"]]] = value
         method, base = document["merge_method"], document.get("base_model")
-        if base == "a":
-            return ([load("b")], method), {"base": load("a"), **parameters}
-        return ([load("a"), load("b")], method), {"base": load(base) if base else None, **parameters}
+        entries = [entry for entry in document["models"] if entry["model"] != base]
+        each = {key: [entry["parameters"][key] for entry in entries] for key in entries[0]["parameters"]}
+        models = [load(entry["model"]) for entry in entries]
+        return (models, method), {"base": load(base) if base else None, **document["parameters"], **each}
 
     return made
 
 
-@pytest.mark.parametrize("kind", ["BF16", "F16", "F32", "F64", "F8_E4M3"])
+@pytest.mark.kinds("BF16", "F16", "F32", "F64", "F8_E4M3")
 def test_numpy_as_files(kind, method, models, recipe, arguments, tmp_path, weights, small):
     models(kind)
     plait.merge(recipe(method), tmp_path / "out", seed=7)
@@ -41,7 +36,7 @@ def test_numpy_as_files(kind, method, models, recipe, arguments, tmp_path, weigh
     assert {array.dtype for array in merged.values()} == {array.dtype for array in plait.load(tmp_path / "a").values()}
 
 
-@pytest.mark.parametrize("kind", ["BF16", "F32", "F64"])
+@pytest.mark.kinds("F32", "BF16", "F64")
 def test_torch_as_files(kind, method, models, recipe, arguments, tmp_path, weights, small):
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file
@@ -109,7 +104,7 @@ def test_odd_shapes(shape, method, arguments):
 
 
 @pytest.mark.parametrize(
-    ("count", "method", "given", "message"),
+    ("count", "name", "given", "message"),
     [
         (2, "tise", {}, "Did you mean 'ties'"),
         (2, "ties", {"weight": 1}, "give `base`"),
@@ -120,9 +115,9 @@ def test_odd_shapes(shape, method, arguments):
         (1, "slerp", {"t": 0.5}, "slerp takes 2 to 2 models, not 1"),
     ],
 )
-def test_what_is_wrong_is_told(count, method, given, message):
+def test_what_is_wrong_is_told(count, name, given, message):
     with pytest.raises(plait.PlaitError, match=message):
-        plait.merge_tensors([{"w": np.ones(2, np.float32)}] * count, method, **given)
+        plait.merge_tensors([{"w": np.ones(2, np.float32)}] * count, name, **given)
 
 
 def test_names_and_shapes_must_agree():
@@ -134,4 +129,9 @@ def test_names_and_shapes_must_agree():
 
 
 def test_no_method_is_forgotten(every_method):
-    assert every_method == set(method_names()) - {"passthrough"}
+    assert {name.split(" ")[0] for name in every_method} == set(method_names()) - {"passthrough"}
+    for name in method_names():
+        for values, _ in find_method(name).variants:
+            assert any(
+                values.items() <= case["all"].items() for other, case in every_method.items() if other.startswith(name)
+            ), f"{name}: {values} is another locality"

@@ -169,7 +169,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("kind", ["BF16", "F64"])
+@pytest.mark.kinds("BF16", "F64")
 @pytest.mark.filterwarnings("error")
 def test_odd_shapes(kind, method, models, recipe, merged, tmp_path, small):
     models(kind, shapes=ODD)

@@ -29,7 +29,7 @@ def tile_by_tile(monkeypatch):
     return off
 
 
-@pytest.mark.parametrize("kind", ["F32", "BF16"])
+@pytest.mark.kinds("BF16", "F32")
 def test_threads_do_not_matter(kind, method, models, recipe, merged, small):
     models(kind)
     path = recipe(method)
@@ -67,6 +67,7 @@ def test_shards_do_not_matter(models, recipe, tmp_path, weights, small):
     assert weights(tmp_path / "many") == weights(tmp_path / "one")
 
 
+@pytest.mark.representatives
 def test_the_memory_that_is_allowed_does_not_matter(method, models, recipe, merged, small):
     models("BF16")
     path = recipe(method)
@@ -87,7 +88,7 @@ def test_hash_seeds_do_not_matter(models, recipe, tmp_path):
     assert outputs[0] == outputs[1] == outputs[2]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "mixed"])
+@pytest.mark.kinds(*KINDS, "mixed")
 def test_one_call_and_tile_by_tile_agree(kind, method, models, recipe, merged, tile_by_tile, small):
     models(*(("F32", "BF16", "F16") if kind == "mixed" else (kind,)))
     path = recipe(method)
@@ -96,7 +97,7 @@ def test_one_call_and_tile_by_tile_agree(kind, method, models, recipe, merged, t
     assert merged(path) == one_call
 
 
-@pytest.mark.parametrize("kind", ["BF16", "F32", "F64", "mixed"])
+@pytest.mark.kinds("BF16", "F32", "F64", "mixed")
 def test_a_torch_device_agrees(kind, method, models, recipe, merged, small):
     pytest.importorskip("torch")
     models(*(("BF16", "F32", "F16") if kind == "mixed" else (kind,)))

@@ -92,8 +92,10 @@ def test_a_matrix_is_made_once_for_all_tiles(models, write_documents, tmp_path, 
         "r.yml", document(STAGES["matrix"], "a", "b", name="inner"), document(LAST["element"], "inner", "b")
     )
     plait.merge(path, tmp_path / "out")
-    assert made.pop("inner/lm_head.weight") == 1
-    assert set(made.values()) == {1}
+    inner = {name: count for name, count in made.items() if name.startswith("inner/")}
+    assert len(inner) == len(plait.load(tmp_path / "out"))
+    assert set(inner.values()) == {1}
+    assert made["/lm_head.weight"] > 1, "what it goes into is one tile: this test no longer says anything"
 
 
 def test_no_more_than_one_steps_matrices_are_held(models, write_documents, tmp_path, monkeypatch, small):

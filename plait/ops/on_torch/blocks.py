@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 __all__ = [
+    "BLOCK",
+    "LANES",
     "abs_sum_blocks",
     "fold",
     "gram_blocks",

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["broadcast", "check", "check_stack", "common_dtype", "per_model", "plain", "zero_of"]
+__all__ = ["broadcast", "check", "check_shapes", "check_stack", "common_dtype", "per_model", "plain", "zero_of"]
 
 FLOATS = frozenset({torch.float32, torch.float64})
 
