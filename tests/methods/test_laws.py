@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-from golden.case import tables
+from drawing import drawn, every, merge, takes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -22,36 +20,6 @@ ELEMENTWISE = [name for name in METHODS if find_method(name).locality == "elemen
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 seeds = st.integers(0, 2**32 - 1)
 shapes = st.sampled_from([(), (1,), (7,), (3, 5), (2, 3, 4)])
-
-
-def every(names, law=""):
-    """Run for each of these methods but those that say, with a reason, why they do not keep the law."""
-    return pytest.mark.parametrize("name", [name for name in names if law not in tables().EXCEPT.get(name, {})])
-
-
-def required(name: str, k: int) -> dict[str, Any]:
-    """Values for what has no default: weights that add up to 1, and a position."""
-    method = find_method(name)
-    values: dict[str, Any] = {"t": 0.3} if "t" in method.parameters else {}
-    return values | ({"weight": [1 / k] * k} if "weight" in method.parameters else {})
-
-
-def merge(name: str, stack: np.ndarray, base: np.ndarray, *, seed: int = 0, **given_: Any) -> np.ndarray:
-    """Merge `[k, *shape]` (a method that takes one model, or two, gets the first, or base and first)."""
-    method = find_method(name)
-    k = method.max_models - (method.base == "first") if method.max_models else len(stack)
-    values = required(name, k) | given_
-    needs = method.base in {"first", "required"}
-    models = [{"w": np.asarray(model)} for model in stack[:k]]
-    return plait.merge_tensors(models, name, base={"w": np.asarray(base)} if needs else None, seed=seed, **values)["w"]
-
-
-def drawn(seed: int, k: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """A base and models near it; a quarter of the deltas is zero."""
-    random = np.random.default_rng(seed)
-    base = np.array(random.standard_normal(shape), np.float32)
-    delta = random.standard_normal((k, *shape)) * (random.random((k, *shape)) < 0.75)
-    return base, (base + 0.25 * delta).astype(np.float32)
 
 
 @every(METHODS)
@@ -107,10 +75,6 @@ def test_the_order_of_the_models_does_not_matter(name, seed, k, shape):
         np.testing.assert_allclose(merged, other, rtol=1e-5, atol=2e-6)
     else:  # a vote that is a tie but for rounding may go either way
         assert (np.abs(merged - other) > 1e-5).mean() <= (0.02 if merged.size > 50 else 0)
-
-
-def takes(name: str, parameter: str) -> bool:
-    return parameter in find_method(name).parameters
 
 
 @every(METHODS)

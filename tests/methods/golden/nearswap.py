@@ -26,6 +26,7 @@ GOLDEN: dict[str, list[Case]] = {
 
 EXCEPT: dict[str, dict[str, str]] = {
     "nearswap": {
+        "scaled": "t is a distance",
         "copies": "it goes from the base toward the model",
         "order": "it takes one model",
         "scale 0": "it has no scale",

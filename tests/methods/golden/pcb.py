@@ -83,6 +83,9 @@ GOLDEN: dict[str, list[Case]] = {
 }
 
 EXCEPT: dict[str, dict[str, str]] = {
-    "pcb": {"copies": "entries with low scores stay at the base"},
+    "pcb": {
+        "copies": "entries with low scores stay at the base",
+        "scaled": "its scores are tanh of products of deltas, save with inter: pairwise",
+    },
     "tatr": {"copies": "entries at which the copies conflict most stay at the base"},
 }

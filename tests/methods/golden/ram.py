@@ -85,3 +85,8 @@ GOLDEN: dict[str, list[Case]] = {
         ),
     ],
 }
+
+EXCEPT: dict[str, dict[str, str]] = {
+    name: {"scaled": "epsilon is absolute, as in the paper, save with relative: true"}
+    for name in ("ram", "ramplus", "ramplus_tl")
+}
