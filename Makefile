@@ -5,6 +5,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 MERGEKIT ?= mergekit==0.1.5
 WORKERS ?= 2
+# More options of benchmarks/bench.py, such as --tables library --methods ties,della.
+BENCH ?=
 
 VENV := .venv
 CORE := .venv-core
@@ -69,7 +71,7 @@ parity: $(VENV)/.made
 	$(BIN)/python -m pytest -q tests/parity
 
 bench: $(CORE)/.wheel
-	$(BIN)/python benchmarks/bench.py --python $(CORE)/bin/python --write
+	$(BIN)/python benchmarks/bench.py --python $(CORE)/bin/python --write $(BENCH)
 
 mergekit: $(PEER)/.made
 

@@ -1,123 +1,52 @@
 #!/usr/bin/env python3
-"""Measure plait against the speed of copying and against mergekit, in one run, and print the results as Markdown.
+"""Measure plait against the speed of copying and against mergekit, and print the results as Markdown.
 
     make bench       (or: python benchmarks/bench.py --write)
 
-Needs about 25 GB under --work: 9 GB of synthetic 1.1B checkpoints (made when absent), outputs, and what the other
-measurements need. mergekit runs from an environment of its own (`make mergekit`), where there is one; its slow methods are run once.
+Three tables: `merging`, eight methods with the accuracy of what they write; `library`, every method there is; `extras`,
+planning, depth and start. Needs about 25 GB under --work: 9 GB of synthetic 1.1B checkpoints (made when absent),
+outputs, and what the other measurements need. mergekit runs from an environment of its own (`make mergekit`), where
+there is one; its slow methods are run once.
+
+The library's measurements are kept in --results as they come, and only what is missing there is measured: the same
+command goes on where it was cut short. A changed recipe, other inputs, and for plait's column a changed plait, are
+measured anew. So the columns can be measured apart, in this order or another, but not at the same time:
+
+    python benchmarks/bench.py --tables library --runs 3 --skip-mergekit
+    python benchmarks/bench.py --tables library --only-mergekit --mergekit-runs 1 --mergekit-limit 900
+    python benchmarks/bench.py --tables library --report --write
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from cases import CASES, Case
-from extras import EXTRAS
-from measure import Run, RunFailedError, middle, run
-from report import Line, markdown
+import library
+from cases import CASES
+from contest import SLOW, Contest, plait_command
+from extras import EXTRAS, Extra
+from kept import Kept
+from library_report import HEADING, library_section
+from measure import RunFailedError
+from report import Line, facts, machine, sections, with_sections
 from synthetic import PRESETS, make_checkpoints
+
+from plait.methods import method_names
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-SLOW = 120.0
-"""Seconds after which one run of mergekit is enough, unless --mergekit-runs says otherwise."""
-SEED = 1
+RESULTS = HERE / "RESULTS.md"
 MERGEKIT = ROOT / ".cache" / "mergekit-venv"
+TABLES = ("merging", "library", "extras")
 FAILED: list[RunFailedError] = []
 T = TypeVar("T")
-
-
-class Contest:
-    """One method: its contenders, run in turns."""
-
-    def __init__(self, case: Case, name: str, options: argparse.Namespace) -> None:
-        self.case, self.name, self.options = case, name, options
-        self.out = options.work / "out"
-        self.log = options.work / "log.txt"
-        self.right: dict[str, dict[str, float]] = {}
-        recipe, seeded = options.work / f"{name}.yml", options.work / f"{name}.plait.yml"
-        recipe.write_text(case.recipe(options.data))
-        seeded.write_text(case.recipe(options.data, seed=SEED if case.method.startswith("dare") else None))
-        inputs = [options.data / model for model in case.reads]
-        self.commands: dict[str, list[str | Path]] = {
-            "copy": [sys.executable, "-I", "-S", HERE / "copy_limit.py", self.out, *inputs],
-            "plait": [options.python, "-m", "plait", "merge", seeded, self.out, "--quiet"],
-        }
-        if case.in_mergekit and not options.skip_mergekit:
-            mergekit = options.mergekit / "bin" / "mergekit-yaml"
-            self.commands["mergekit"] = [mergekit, recipe, self.out, "--quiet", "--random-seed", str(SEED)]
-            self.commands["mergekit"] += ["--no-copy-tokenizer", "--no-write-model-card"]
-
-    def measure(self) -> Line:
-        """Run all contenders in turns, as often as each is wanted."""
-        warm([self.options.data / model for model in self.case.reads])
-        for who in ("copy", "plait"):
-            self.once(who)
-        taken: dict[str, list[Run]] = {who: [] for who in self.commands}
-        for _ in range(self.options.runs):
-            for who, runs in taken.items():
-                if self.wanted(who, runs):
-                    runs.append(self.once(who, judge=who != "copy" and who not in self.right))
-                    print(f"  {self.name}: {who} {runs[-1].wall:.2f} s, {runs[-1].peak / 1e6:.0f} MB", flush=True)
-        read = sum(file.stat().st_size for model in self.case.reads for file in weights(self.options.data / model))
-        wrote = sum(file.stat().st_size for file in weights(self.options.data / self.case.reads[0]))
-        theirs = taken.get("mergekit", [])
-        return Line(
-            self.case.title,
-            middle(taken["copy"]),
-            middle(taken["plait"]),
-            read,
-            wrote,
-            middle(theirs) if theirs else None,
-            len(theirs),
-            self.right,
-        )
-
-    def wanted(self, who: str, runs: list[Run]) -> bool:
-        """Whether this contender has another turn."""
-        if who != "mergekit" or not runs:
-            return True
-        if self.options.mergekit_runs is not None:
-            return len(runs) < self.options.mergekit_runs
-        return runs[0].wall < SLOW
-
-    def once(self, who: str, *, judge: bool = False) -> Run:
-        """One run with nothing left to be written from the last one; counts right entries when `judge`."""
-        shutil.rmtree(self.out, ignore_errors=True)
-        os.sync()
-        environment = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        taken = run(self.commands[who], self.log, environment)
-        if judge and not self.case.method.startswith("dare") and not self.options.skip_accuracy:
-            count = [sys.executable, str(HERE / "accuracy.py"), self.name, str(self.options.data), str(self.out)]
-            done = subprocess.run(count, capture_output=True, text=True, check=True)
-            self.right[who] = json.loads(done.stdout)
-            print(f"  {self.name}: {who} has {self.right[who]['share']:.4%} right", flush=True)
-        shutil.rmtree(self.out, ignore_errors=True)
-        return taken
-
-
-def weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
-
-
-def warm(folders: list[Path]) -> None:
-    """Read all weights once, so that every contender finds them in the page cache."""
-    buffer = bytearray(1 << 22)
-    for folder in folders:
-        for file in weights(folder):
-            with file.open("rb", buffering=0) as stream:
-                while stream.readinto(buffer):
-                    pass
 
 
 def parse() -> argparse.Namespace:
@@ -125,7 +54,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="checkpoints base, expert0, expert1, expert2; made when absent")
     parser.add_argument("--preset", choices=PRESETS, default="1b", help="size of the checkpoints that are made")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "bench", help="a folder on a local disk")
-    parser.add_argument("--methods", nargs="*", choices=CASES, default=list(CASES), help="[default: all]")
+    parser.add_argument("--tables", nargs="*", choices=TABLES, default=list(TABLES), help="[default: all]")
+    parser.add_argument("--methods", nargs="*", help="of the first two tables, by spaces or commas [default: all]")
     parser.add_argument("--extras", nargs="*", choices=EXTRAS, default=list(EXTRAS), help="[default: all]")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument(
@@ -135,45 +65,99 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--mergekit", type=Path, default=MERGEKIT, help="its environment")
     parser.add_argument("--mergekit-runs", type=int, help=f"[default: --runs; once where it takes over {SLOW:.0f} s]")
+    parser.add_argument(
+        "--mergekit-limit", type=float, default=0, help="seconds after which it is stopped, 0 for never"
+    )
+    parser.add_argument(
+        "--mergekit-from", type=Path, action="append", default=[], help="another --results of this machine"
+    )
     parser.add_argument("--skip-mergekit", action="store_true")
+    parser.add_argument("--only-mergekit", action="store_true", help="no copy limit and plait in the library's table")
     parser.add_argument("--skip-accuracy", action="store_true")
-    parser.add_argument("--write", action="store_true", help="put the results into benchmarks/RESULTS.md")
-    return parser.parse_args()
+    parser.add_argument(
+        "--results", type=Path, help="where the library's measurements are kept [default: under --work]"
+    )
+    parser.add_argument("--report", action="store_true", help="measure nothing, tell what is kept of the library")
+    parser.add_argument(
+        "--write", action="store_true", help=f"put what is told into {RESULTS.name}, section by section"
+    )
+    options = parser.parse_args()
+    known = sorted({*CASES, *method_names()})
+    options.methods = [name for word in options.methods or known for name in word.split(",") if name]
+    if unknown := [name for name in options.methods if name not in known]:
+        parser.error(f"--methods: no {', '.join(unknown)}; there are {', '.join(known)}")
+    return options
 
 
-def main() -> None:
-    options = parse()
+def prepare(options: argparse.Namespace) -> None:
+    """See that the folders, mergekit and the checkpoints are there."""
+    options.work = options.work.resolve()
     options.work.mkdir(parents=True, exist_ok=True)
+    options.results = options.results or options.work / "library.jsonl"
     if not options.skip_mergekit and not (options.mergekit / "bin" / "mergekit-yaml").exists():
-        if options.mergekit != MERGEKIT:
+        if options.mergekit != MERGEKIT or options.only_mergekit:
             sys.exit(f"{options.mergekit} has no bin/mergekit-yaml")
         print("mergekit is not installed (`make mergekit`): plait is measured alone", file=sys.stderr)
         options.skip_mergekit = True
     if options.data is None:
         options.data = options.work / options.preset
-        make_checkpoints(options.data, PRESETS[options.preset], 3)
+        if not options.report:
+            make_checkpoints(options.data, PRESETS[options.preset], 3)
     options.data = options.data.resolve()
-    lines = []
-    for name in options.methods:
+
+
+def main() -> None:
+    options = parse()
+    prepare(options)
+    found: dict[str, str] = {}
+    told = {"command": command(), "python": options.python, "mergekit": peer(options)}
+    if not options.report:
+        lines = merging(options) if "merging" in options.tables else []
+        extras = others(options) if "extras" in options.tables else []
+        found = sections(lines, extras, runs=options.runs, **told)
+    if "library" in options.tables:
+        found |= methods(options)
+    print("".join(found.values()))
+    if options.write:
+        RESULTS.write_text(with_sections(RESULTS.read_text() if RESULTS.exists() else "", found))
+    if FAILED:
+        sys.exit(f"{len(FAILED)} measurements failed and are left out")
+
+
+def merging(options: argparse.Namespace) -> list[Line]:
+    """The first table: the methods of cases.py."""
+    lines: list[Line] = []
+    for name in [name for name in CASES if name in options.methods]:
         lines += attempt(Contest(CASES[name], name, options).measure)
         # Kept line by line: the whole takes hours, and may be cut short.
         (options.work / "lines.json").write_text(json.dumps([asdict(line) for line in lines], indent=1))
-    plait = [options.python, "-m", "plait"]
-    few = min(options.runs, 3)
-    extras = [
-        extra
-        for name in options.extras
-        for found in attempt(partial(EXTRAS[name], plait, options.work, few))
-        for extra in found
-    ]
-    command = " ".join(["python", "benchmarks/bench.py", *shown_arguments()])
-    mergekit = None if options.skip_mergekit else options.mergekit
-    text = markdown(lines, extras, runs=options.runs, command=command, python=options.python, mergekit=mergekit)
-    print(text)
-    if options.write:
-        (HERE / "RESULTS.md").write_text(text)
-    if FAILED:
-        sys.exit(f"{len(FAILED)} measurements failed and are left out")
+    return lines
+
+
+def methods(options: argparse.Namespace) -> dict[str, str]:
+    """The second table: every method of the library, of which there are measurements."""
+    kept = Kept(options.results, machine(), options.mergekit_from)
+    if not options.report:
+        told = facts(options.python, peer(options))
+        kept.begin(command(), [fact for fact in told if not (options.only_mergekit and fact.startswith("- plait"))])
+        builds = library.Builds(options)
+        for name in [name for name in method_names() if name in options.methods]:
+            attempt(partial(library.measure, name, options, kept, builds))
+    lines = library.lines(options.data, kept)
+    if not lines:
+        print(f"{options.results} has no method's copy limit and plait yet: no table", file=sys.stderr)
+        return {}
+    return {HEADING: library_section(lines)}
+
+
+def others(options: argparse.Namespace) -> list[Extra]:
+    plait, few = [str(word) for word in plait_command(options.python)], min(options.runs, 3)
+    made = [attempt(partial(EXTRAS[name], plait, options.work, few)) for name in options.extras]
+    return [extra for found in made for extras in found for extra in extras]
+
+
+def peer(options: argparse.Namespace) -> Path | None:
+    return None if options.skip_mergekit else options.mergekit
 
 
 def attempt(measure: Callable[[], T]) -> list[T]:
@@ -186,9 +170,13 @@ def attempt(measure: Callable[[], T]) -> list[T]:
         return []
 
 
-def shown_arguments() -> list[str]:
+def command() -> str:
+    return " ".join(["python", "benchmarks/bench.py", *shown_arguments(sys.argv[1:])])
+
+
+def shown_arguments(given: Sequence[str]) -> list[str]:
     """The arguments as given, without absolute paths, which mean nothing elsewhere."""
-    return [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
+    return [Path(word).name if word.startswith("/") else word for word in given]
 
 
 if __name__ == "__main__":

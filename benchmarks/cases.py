@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-__all__ = ["CASES", "Case"]
+__all__ = ["CASES", "EXPERTS", "WEIGHTS", "Case"]
 
 EXPERTS = ("expert0", "expert1", "expert2")
 
@@ -26,6 +26,8 @@ class Case:
     settings: Mapping[str, object] = field(default_factory=dict)
     plait_only: Mapping[str, object] = field(default_factory=dict)
     """Settings that mergekit does not have: then only plait is measured."""
+    mergekit: bool = True
+    """Whether mergekit has the method."""
 
     @property
     def reads(self) -> list[str]:
@@ -34,7 +36,12 @@ class Case:
 
     @property
     def in_mergekit(self) -> bool:
-        return not self.plait_only
+        return self.mergekit and not self.plait_only
+
+    @property
+    def random(self) -> bool:
+        """Whether the result depends on a seed."""
+        return self.method.startswith(("dare_", "della"))
 
     def recipe(self, data: Path, *, seed: int | None = None) -> str:
         """The recipe as YAML; `seed` is plait's key, mergekit takes its own on the command line."""
@@ -57,11 +64,11 @@ class Case:
 
 # Weights of many digits: with 0.5, 0.3 and 0.2 many exact results lie half way between two bfloat16 numbers, where
 # the float64 reference itself rounds by chance.
-_WEIGHTS = (0.43712, 0.33057, 0.28391)
+WEIGHTS = (0.43712, 0.33057, 0.28391)
 
 CASES = {
-    "linear": Case("linear", "linear", weights=_WEIGHTS),
-    "task_arithmetic": Case("task arithmetic", "task_arithmetic", base="base", weights=_WEIGHTS),
+    "linear": Case("linear", "linear", weights=WEIGHTS),
+    "task_arithmetic": Case("task arithmetic", "task_arithmetic", base="base", weights=WEIGHTS),
     "slerp": Case("SLERP", "slerp", models=EXPERTS[:2], base="expert0", settings={"t": 0.41327}),
     "ties": Case("TIES", "ties", base="base", weights=(1.0, 1.0, 1.0), density=0.5),
     "ties_model": Case(
@@ -72,7 +79,7 @@ CASES = {
         density=0.5,
         plait_only={"scope": "model"},
     ),
-    "dare_ties": Case("DARE-TIES", "dare_ties", base="base", weights=_WEIGHTS, density=0.5),
+    "dare_ties": Case("DARE-TIES", "dare_ties", base="base", weights=WEIGHTS, density=0.5),
     "model_stock": Case("Model Stock", "model_stock", base="base"),
     "karcher": Case("Karcher mean", "karcher"),
 }

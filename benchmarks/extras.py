@@ -19,7 +19,7 @@ __all__ = ["EXTRAS", "Extra"]
 
 @dataclass(frozen=True)
 class Extra:
-    """One line of the second table; the bars are what the project promises, 0 where it promises nothing."""
+    """One line of the last table; the bars are what the project promises, 0 where it promises nothing."""
 
     title: str
     run: Run

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from extras import Extra
     from measure import Run
 
-__all__ = ["Line", "markdown"]
+__all__ = ["Line", "facts", "machine", "peak", "row", "seconds", "sections", "with_sections"]
+
+ORDER = ("", "## Merging", "## The method library", "## Planning, depth, start")
+"""The headings of RESULTS.md; what stands before the first has none."""
 
 
 @dataclass
@@ -33,43 +37,56 @@ class Line:
     """Accuracy by "plait" and "mergekit"."""
 
 
-def markdown(
+def sections(
     lines: Sequence[Line], extras: Sequence[Extra], *, runs: int, command: str, python: str, mergekit: Path | None
-) -> str:
-    """The whole of RESULTS.md."""
-    parts = ["# Measured results", "", f"Made by `{command}`, in one run.", "", *_facts(python, mergekit), ""]
+) -> dict[str, str]:
+    """What was measured in one run, by heading; the machine and the command, which are the first table's, come first."""
+    parts = {}
     if lines:
-        parts += [*_merges(lines, runs), ""]
+        parts[""] = ["# Measured results", "", f"Made by `{command}`, in one run.", "", *facts(python, mergekit)]
+        parts["## Merging"] = _merges(lines, runs)
     if extras:
-        parts += [*_others(extras), ""]
-    return "\n".join(parts)
+        parts["## Planning, depth, start"] = _others(extras)
+    return {heading: "\n".join([*part, "", ""]) for heading, part in parts.items()}
+
+
+def with_sections(text: str, new: Mapping[str, str]) -> str:
+    """The text of RESULTS.md with these sections in place of those under the same headings."""
+    pieces = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    every = {piece.partition("\n")[0] if i else "": piece.rstrip() + "\n\n" for i, piece in enumerate(pieces)}
+    every |= new
+    ordered = [heading for heading in ORDER if heading in every] + [one for one in every if one not in ORDER]
+    return "".join(every[heading] for heading in ordered).strip() + "\n"
 
 
 def _merges(lines: Sequence[Line], runs: int) -> list[str]:
-    head = ("method", "read + written", "copy limit", "plait", "÷ copy", "memory", "right")
+    head = ("method", "read + written", "copy limit", "plait", "÷ copy", "CPU ÷ copy's CPU", "memory", "right")
     theirs = ("mergekit", "runs", "memory", "right", "mergekit ÷ plait")
-    table = [_row(head + theirs), _row(("---", *["--:"] * (len(head) + len(theirs) - 1)))]
+    table = [row(head + theirs), row(("---", *["--:"] * (len(head) + len(theirs) - 1)))]
     for line in lines:
         moved = f"{line.bytes_read / 1e9:.1f} + {line.bytes_written / 1e9:.1f} GB"
-        own = (_seconds(line.copy), _seconds(line.plait), f"{line.plait.wall / line.copy.wall:.2f}", _peak(line.plait))
+        shares = (f"{line.plait.wall / line.copy.wall:.2f}", f"{line.plait.cpu / line.copy.cpu:.2f}")
+        own = (seconds(line.copy), seconds(line.plait), *shares, peak(line.plait))
         other = ("", "", "", "", "")
         if line.mergekit:
-            ratio = f"{line.mergekit.wall / line.plait.wall:.1f}"
+            stopped = line.mergekit.stopped
+            ratio = f"{'> ' if stopped else ''}{line.mergekit.wall / line.plait.wall:.1f}"
             other = (
-                _seconds(line.mergekit),
+                f"stopped after {line.mergekit.wall:.0f} s" if stopped else seconds(line.mergekit),
                 str(line.mergekit_runs),
-                _peak(line.mergekit),
+                peak(line.mergekit),
                 _share(line, "mergekit"),
                 ratio,
             )
-        table.append(_row((line.title, moved, *own, _share(line, "plait"), *other)))
+        table.append(row((line.title, moved, *own, _share(line, "plait"), *other)))
     return [
         "## Merging",
         "",
         (
             f"Whole processes, median of {runs} runs (of mergekit as many as the column says), taken in turns; inputs in the "
             "page cache, outputs removed between runs, nothing synced. *Copy limit*: a program that only reads these inputs "
-            "once and writes as many bytes as the output has, with two threads. *Memory*: the process's peak resident "
+            "once and writes as many bytes as the output has, with two threads. *CPU ÷ copy's CPU*: seconds of the "
+            "processors, user and system, of plait over the copy's. *Memory*: the process's peak resident "
             "memory; pages of inputs that it maps count (mergekit maps them, plait does not). *Right*: the share of entries "
             "of sampled tensors that are the correct rounding to bfloat16 of a float64 computation "
             "(`benchmarks/references.py`); DARE's masks are random, so it has none, and the Karcher "
@@ -81,24 +98,30 @@ def _merges(lines: Sequence[Line], runs: int) -> list[str]:
 
 
 def _others(extras: Sequence[Extra]) -> list[str]:
-    table = [_row(("what", "seconds", "memory", "runs", "promised")), _row(("---", "--:", "--:", "--:", "--:"))]
+    table = [row(("what", "seconds", "memory", "runs", "promised")), row(("---", "--:", "--:", "--:", "--:"))]
     for extra in extras:
         bars = [f"{extra.bar_seconds:g} s"] if extra.bar_seconds else []
         bars += [f"{extra.bar_bytes / 1e6:.0f} MB"] if extra.bar_bytes else []
-        table.append(_row((extra.title, f"{extra.run.wall:.2f}", _peak(extra.run), str(extra.runs), ", ".join(bars))))
+        table.append(row((extra.title, f"{extra.run.wall:.2f}", peak(extra.run), str(extra.runs), ", ".join(bars))))
     return ["## Planning, depth, start", "", *table]
 
 
-def _facts(python: str, mergekit: Path | None) -> list[str]:
-    facts = [
+def machine() -> str:
+    """The machine in words; two measurements stand beside each other only where it is the same."""
+    return f"{_processor()}, {os.cpu_count()} cores, memory {_memory() / 2**30:.0f} GiB"
+
+
+def facts(python: str, mergekit: Path | None) -> list[str]:
+    """What one must know of the machine and of both environments, as a list."""
+    told = [
         f"- processor: {_processor()}, {os.cpu_count()} cores; memory {_memory() / 2**30:.0f} GiB",
         f"- system: {platform.system()} {platform.release()}, Python {platform.python_version()}",
         f"- plait's environment: {_versions(python, ('plait', 'numpy', 'numba', 'ml_dtypes', 'torch', 'transformers'))}",
     ]
     if mergekit:
         names = ("mergekit", "torch", "transformers", "safetensors")
-        facts.append(f"- mergekit's environment: {_versions(mergekit / 'bin' / 'python', names)}")
-    return facts
+        told.append(f"- mergekit's environment: {_versions(mergekit / 'bin' / 'python', names)}")
+    return told
 
 
 def _versions(python: str | Path, names: Sequence[str]) -> str:
@@ -129,13 +152,13 @@ def _share(line: Line, who: str) -> str:
     return f"{line.right[who]['share']:.3%}" if who in line.right else "-"
 
 
-def _seconds(taken: Run) -> str:
+def seconds(taken: Run) -> str:
     return f"{taken.wall:.2f} s" if taken.wall < 10 else f"{taken.wall:.0f} s"
 
 
-def _peak(taken: Run) -> str:
+def peak(taken: Run) -> str:
     return f"{taken.peak / 1e6:.0f} MB"
 
 
-def _row(cells: Sequence[str]) -> str:
+def row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
