@@ -76,7 +76,7 @@ def test_killed_again_and_again(write, recipe, tmp_path):
     plait.merge(path, tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "whole")
     draw, out, kills = np.random.default_rng(0), tmp_path / "out", 0
-    while kills < 7:
+    while kills < 5:
         before = len(units(out)) if kills else 0
         child = subprocess.Popen([sys.executable, "-c", RUN, str(path), str(out)], cwd=tmp_path)
         while child.poll() is None and (not (tmp_path / "out.partial").exists() or len(units(out)) <= before):

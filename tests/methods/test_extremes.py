@@ -20,12 +20,16 @@ KEPT_WITH = {"relative": True, "inter": "pairwise"}
 
 
 def settings_of(name: str) -> list[dict]:
-    """The defaults; with a density; and each choice and switch of the method, one at a time."""
+    """The defaults; with a density; each choice, switch, end of a range and next whole number, one at a time."""
     method = find_method(name)
     each = [{}, {"density": 0.5}] if "density" in method.parameters else [{}]
     for key, declared in method.parameters.items():
         values = (False, True) if declared.kind is bool else declared.choices
-        each += [{key: value} for value in values if value != method.defaults.get(key) and key != "int8_mask"]
+        values = values or [end for end in (declared.low, declared.high) if end is not None]
+        if declared.kind is int:
+            values = [method.defaults[key] + 1]
+        if key not in {"int8_mask", "weight"}:  # which does nothing; and which has a law of its own
+            each += [{key: value} for value in values if value != method.defaults.get(key)]
     return each
 
 

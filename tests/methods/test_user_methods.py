@@ -64,7 +64,7 @@ def mask_and_flip(deltas: Deltas, *, rng: Random, density: Density = 0.5) -> Arr
 
 @method(paper=ADDRESS, locality="element")
 def add_half(deltas: Deltas, *, weight: Weight) -> Array:
-    """Half of task arithmetic, in ops alone: it becomes a pipeline."""
+    """Half of task arithmetic, in ops alone: it is traced."""
     return 0.5 * ops.weighted_sum(deltas, weight)
 
 

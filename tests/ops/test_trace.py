@@ -60,7 +60,7 @@ def in_place(stack):
 
 
 def swallowing(act):
-    """A method that does something to its stack, whatever comes of it, and then looks like a pipeline."""
+    """A method that does something to its stack, whatever comes of it, and then looks like one that can be fused."""
 
     def run(stack):
         with suppress(BaseException):
