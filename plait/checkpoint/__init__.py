@@ -5,11 +5,12 @@ from plait.checkpoint.names import natural_key
 from plait.checkpoint.opening import open_checkpoint
 from plait.checkpoint.quantised import quantisation
 from plait.checkpoint.side_files import custom_code, side_files
-from plait.checkpoint.types import Checkpoint, StoredTensor
+from plait.checkpoint.types import Checkpoint, Derived, StoredTensor
 from plait.checkpoint.views import with_names
 
 __all__ = [
     "Checkpoint",
+    "Derived",
     "FileReader",
     "FileWriter",
     "StoredTensor",

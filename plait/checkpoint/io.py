@@ -8,9 +8,10 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ _MOST = 1 << 30  # bytes a call; Linux stops just below 2 GiB, macOS refuses mor
 # The kernel reads ahead no more than the device's window for one request, 128 KiB by default; the rest of a longer
 # request is dropped without a word.
 _WINDOW = 128 * 1024
-_KEPT = 1 << 27  # bytes of turned tensors that a thread keeps, beside the last one
+_KEPT = 1 << 27  # bytes of turned and derived tensors that a thread keeps, beside the last one
 _NO_SPACE = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
@@ -73,31 +74,45 @@ class FileReader:
     def read_elements(self, tensor: StoredTensor, start: int, out: NDArray[np.uint8]) -> None:
         """Fill `out`, C-contiguous, with the bytes of the tensor's elements, counted row by row, from `start` on.
 
-        A tensor that is not stored row by row is read whole and turned; each thread keeps the last few.
+        A tensor that is not stored row by row is read whole and turned; each thread keeps the last few. One that no file
+        holds as such is made.
 
         Raises:
             CheckpointError: as `read_into`.
         """
         width = DTYPES[tensor.dtype].size
-        if tensor.strides is None:
+        if tensor.derived is not None:
+            tensor.derived.read(self, start, out)
+        elif tensor.strides is None:
             self.read_into(tensor.file, tensor.offset + start * width, out)
         else:
             out[:] = self._turned(tensor)[start * width : start * width + len(out)]
 
-    def _turned(self, tensor: StoredTensor) -> NDArray[np.uint8]:
-        kept: OrderedDict[StoredTensor, NDArray[np.uint8]] = self._local.__dict__.setdefault("turned", OrderedDict())
-        if tensor in kept:
-            kept.move_to_end(tensor)
-            return kept[tensor]
-        raw = np.empty(tensor.reach, np.uint8)
-        self.read_into(tensor.file, tensor.offset, raw)
-        width = DTYPES[tensor.dtype].size
-        steps = (*(step * width for step in tensor.strides or ()), 1)
-        view = np.lib.stride_tricks.as_strided(raw, (*tensor.shape, width), steps, writeable=False)
-        kept[tensor] = np.ascontiguousarray(view).reshape(-1)
+    def kept(self, key: Hashable, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return what `make` made for `key`, which must say all that decides it; each thread keeps its last few.
+
+        128 MiB of them a thread, and the last one whatever its size.
+        """
+        kept: OrderedDict[Hashable, NDArray[Any]] = self._local.__dict__.setdefault("kept", OrderedDict())
+        if key in kept:
+            kept.move_to_end(key)
+            return kept[key]
+        made = make()
+        kept[key] = made
         while len(kept) > 1 and sum(array.nbytes for array in kept.values()) > _KEPT:
             kept.popitem(last=False)
-        return kept[tensor]
+        return made
+
+    def _turned(self, tensor: StoredTensor) -> NDArray[np.uint8]:
+        def turn() -> NDArray[np.uint8]:
+            raw = np.empty(tensor.reach, np.uint8)
+            self.read_into(tensor.file, tensor.offset, raw)
+            width = DTYPES[tensor.dtype].size
+            steps = (*(step * width for step in tensor.strides or ()), 1)
+            view = np.lib.stride_tricks.as_strided(raw, (*tensor.shape, width), steps, writeable=False)
+            return np.ascontiguousarray(view).reshape(-1)
+
+        return self.kept(tensor, turn)
 
     def advise(self, file: str, offset: int, length: int) -> None:
         """Tell the system that these bytes will be read soon; does nothing where that cannot be told."""

@@ -6,11 +6,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from plait.dtypes import DTYPES
 
-__all__ = ["Checkpoint", "StoredTensor"]
+if TYPE_CHECKING:
+    from plait.checkpoint.io import FileReader
+
+__all__ = ["Checkpoint", "Derived", "StoredTensor"]
+
+
+class Derived(Protocol):
+    """How the elements of a tensor that no file holds as such are made from tensors that files do hold.
+
+    Frozen and hashable, as what it is part of is.
+    """
+
+    @property
+    def parts(self) -> tuple[StoredTensor, ...]:
+        """All that is read to make the tensor."""
+        ...
+
+    def read(self, reader: FileReader, start: int, out: npt.NDArray[np.uint8]) -> None:
+        """Fill `out` with the bytes, in the tensor's own element type, of its elements from `start` on.
+
+        Any thread may call it.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +52,8 @@ class StoredTensor:
     strides: tuple[int, ...] | None = None
     """Elements from one index to the next along each axis, for a tensor that is not stored row by row (as pickles may
     hold it, transposed); None for row by row. `nbytes` and hashes are of the tensor row by row all the same."""
+    derived: Derived | None = None
+    """How it is made, for a tensor that is not stored as such; `file` and `offset` are then those of its chief part."""
 
     @property
     def size(self) -> int:
@@ -37,6 +64,13 @@ class StoredTensor:
     def nbytes(self) -> int:
         """Bytes of the elements."""
         return self.size * DTYPES[self.dtype].size
+
+    @property
+    def held(self) -> tuple[StoredTensor, ...]:
+        """What files hold of it: itself, or all that it is made from."""
+        if self.derived is None:
+            return (self,)
+        return tuple(held for part in self.derived.parts for held in part.held)
 
     @property
     def reach(self) -> int:

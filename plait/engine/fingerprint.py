@@ -34,8 +34,9 @@ def fingerprint(plan: Plan) -> str:
     steps = (*plan.stage_steps, *plan.steps)
     for step in steps:
         for source in step.inputs:
-            if source.tensor is not None and source.tensor.file not in files:
-                files[source.tensor.file] = _state_of(source.tensor.file)
+            for part in source.tensor.held if source.tensor is not None else ():
+                if part.file not in files:
+                    files[part.file] = _state_of(part.file)
     code = [hashlib.blake2b(Path(file).read_bytes(), digest_size=16).hexdigest() for file in _code_files(steps)]
     rest = [_version(), CHUNK, plan.seed, code, sorted(files.items()), [file.name for file in plan.files]]
     state.update(json.dumps(rest).encode())

@@ -54,8 +54,7 @@ def _columns(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def step_bytes(step: Step) -> int:
     """Bytes that one pass over the step's inputs reads, those of earlier stages' inputs included."""
     return sum(
-        step_bytes(source.step) * passes(source.step) if source.step else source.size * DTYPES[source.dtype].size
-        for source in step.inputs
+        step_bytes(source.step) * passes(source.step) if source.step else source.nbytes for source in step.inputs
     )
 
 

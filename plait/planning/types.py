@@ -66,6 +66,12 @@ class Source:
         """Number of elements."""
         return prod(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that reading it once reads; of another stage's step the bytes that it makes."""
+        held = self.tensor.held if self.tensor else (self.made,)
+        return sum(part.nbytes for part in held)
+
 
 @dataclass(frozen=True, slots=True)
 class Explained:
