@@ -54,6 +54,9 @@ class StoredTensor:
     hold it, transposed); None for row by row. `nbytes` and hashes are of the tensor row by row all the same."""
     derived: Derived | None = None
     """How it is made, for a tensor that is not stored as such; `file` and `offset` are then those of its chief part."""
+    native: str | None = None
+    """The element type in which the output keeps it where none is asked for, as a code; None for `dtype`. What is made
+    in float32 from a tensor of bfloat16 is written as bfloat16."""
 
     @property
     def size(self) -> int:
@@ -71,6 +74,11 @@ class StoredTensor:
         if self.derived is None:
             return (self,)
         return tuple(held for part in self.derived.parts for held in part.held)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from every other tensor: its file, or all files that it is made from, and its name."""
+        return "\n".join(dict.fromkeys(part.file for part in self.held)), self.name
 
     @property
     def reach(self) -> int:

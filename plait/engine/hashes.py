@@ -22,7 +22,7 @@ __all__ = ["CHUNK", "Key", "Registry", "Streams", "content_identity", "sample_sp
 CHUNK = 1 << 22
 """Elements in one chunk, and in one unit of work."""
 Key = tuple[str, str]
-"""(file, tensor name)."""
+"""`StoredTensor.key`: (file or files, tensor name)."""
 
 
 class Registry:
@@ -43,7 +43,7 @@ class Registry:
 
     def tensor(self, tensor: StoredTensor) -> str | None:
         """Return the tensor's hash, or None while a chunk is unknown."""
-        chunks = self._chunks.get((tensor.file, tensor.name), {})
+        chunks = self._chunks.get(tensor.key, {})
         count = max(1, -(-tensor.size // CHUNK))
         if len(chunks) < count:
             return None
@@ -60,7 +60,7 @@ class Streams:
 
     def feed(self, tensor: StoredTensor, start: int, raw: Any) -> None:
         """See `raw`, the bytes of the tensor from byte `start` on."""
-        key = (tensor.file, tensor.name)
+        key = tensor.key
         length = CHUNK * DTYPES[tensor.dtype].size
         done = 0
         while done < len(raw) or (tensor.nbytes == 0 and done == 0):

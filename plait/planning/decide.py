@@ -161,7 +161,7 @@ class Decisions:
 
     def _out_dtype(self, source: Source) -> str:
         wanted = dtype_by_name(self.recipe.out_dtype or self.recipe.dtype or "")
-        return wanted.code if wanted and DTYPES[source.dtype].is_float else source.dtype
+        return wanted.code if wanted and DTYPES[source.dtype].is_float else source.native
 
     def unused_rules(self) -> list[Fault]:
         """Report `tensors:` rules that no tensor came to."""

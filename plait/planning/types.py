@@ -57,6 +57,11 @@ class Source:
         return self.tensor.dtype if self.tensor else self.made.dtype
 
     @property
+    def native(self) -> str:
+        """Element type code in which the output keeps it, where none is asked for."""
+        return (self.tensor.native if self.tensor else None) or self.dtype
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape."""
         return self.tensor.shape if self.tensor else self.made.shape
