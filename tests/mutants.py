@@ -44,7 +44,7 @@ MUTANTS = [
     Mutant(CPU + "elementwise.py", "best[j] = x[j] + zero", "best[j] = x[j]", f"{ELEMENTWISE} -k largest"),
     Mutant(CPU + "elementwise.py", "x >> u32(15)", "x >> u32(14)", f"{RNG} -k version"),
     Mutant(CPU + "elementwise.py", "bits <= last", "bits < last", f"{RNG} -k limit"),
-    Mutant(CPU + "elementwise.py", "f64(bits) + 1.0 <=", "f64(bits) <=", f"{RNG} -k chance"),
+    Mutant(CPU + "elementwise.py", "f64(bits) + 1.0 <=", "f64(bits) <=", f"{RNG} -k limit"),
     Mutant(CPU + "elementwise.py", "good &= (density[j] >= 0)", "good &= (density[j] > -1)", f"{ELEMENTWISE} -k misuse"),
     Mutant(CPU + "blocks.py", "x.size - 4 * LANES + 1, 4 * LANES):\n        a, b", "x.size - 4 * LANES, 4 * LANES):\n        a, b", "tests/ops/test_blocks.py"),
     Mutant(CPU + "blocks.py", "lanes[lane + half]", "lanes[2 * half - 1 - lane]", "tests/ops/test_blocks.py"),
@@ -54,7 +54,7 @@ MUTANTS = [
     Mutant(CPU + "entries.py", "d, q, r = q - p, q // 2, p", "d, q, r = q - p, q // 2, 0", f"{ENTRIES} -k median"),
     Mutant(CPU + "entries.py", "room[(k - 1) // 2], room[k // 2]", "room[k // 2], room[k // 2]", f"{ENTRIES} -k median"),
     Mutant(CPU + "exponential.py", "half = n >> 1", "half = n", f"{ENTRIES} -k exponentials"),
-    Mutant(CPU + "exponential.py", "v = min(v, 20.0)", "v = min(v, 17.0)", f"{ENTRIES} -k 'exponentials or tanh'"),
+    Mutant(CPU + "exponential.py", "min(side * value, 20.0)", "min(side * value, 17.0)", f"{ENTRIES} -k 'exponentials or tanh'"),
     Mutant(CPU + "exponential.py", "q = q * r + C11\n", "q = q * r\n", f"{ENTRIES} -k exponentials"),
     Mutant(CPU + "shapes.py", "(b if second else 1) if first", "b if first", f"{ENTRIES} -k 'long_rows or broadcast'"),
     Mutant(CPU + "last_axis.py", "size = 8 * x.itemsize - 1", "size = 8 * x.itemsize - 11", f"{AXIS} -k ranks"),
@@ -85,7 +85,7 @@ MUTANTS = [
     Mutant("methods/ties.py", 'ops.sign(kept) if vote == "frequency" else kept, voice)\n    if merge', "kept, voice)\n    if merge", f"{GOLDEN}ties"),
     Mutant("methods/della.py", "ops.ranks(deltas) * (2 /", "ops.ranks(deltas) * (1 /", f"{GOLDEN}della"),
     Mutant("methods/breadcrumbs.py", "(rank < end)", "(rank <= end)", f"{GOLDEN}breadcrumbs"),
-    Mutant("methods/measures/magnitude.py", "max(1, math.floor(d * size))", "max(1, math.ceil(d * size))", "tests/methods/test_measures.py -k rank"),
+    Mutant("methods/measures/magnitude.py", "max(1, math.floor(d * size))", "max(1, math.ceil(d * size))", "tests/methods/test_measures.py -k 'kth or rank'"),
 ]  # fmt: skip
 
 
@@ -98,6 +98,7 @@ def main(words: list[str]) -> int:
         files = sorted({m.tests.partition(" -k ")[0] for m in chosen})
         if (code := _run(copy, files, show=True)) != 0:
             sys.exit(f"These must pass without any fault, but pytest ended with {code}: {' '.join(files)}")
+        shutil.rmtree(copy / "kept", ignore_errors=True)
         shutil.copytree(copy / "plait", copy / "sound")  # with the kernels that this has compiled
         for mutant in chosen:
             said = _try(copy, mutant)
@@ -130,8 +131,10 @@ def _try(copy: Path, mutant: Mutant) -> str:
         code = _run(copy, [where, *(["-k", words.strip("'")] if words else [])])
     finally:
         shutil.copy2(source, file)
+        shutil.rmtree(copy / "kept", ignore_errors=True)  # fused kernels, which may have the mutant's within
         shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)  # the mutant's kernels
-        shutil.copytree(source.parent / "__pycache__", file.parent / "__pycache__")
+        if (compiled := source.parent / "__pycache__").exists():
+            shutil.copytree(compiled, file.parent / "__pycache__")
     return {0: "SURVIVED", 1: "killed"}.get(code, "BROKEN")  # else no test has run: such a fault proves nothing
 
 
@@ -139,7 +142,7 @@ def _run(copy: Path, tests: list[str], *, show: bool = False) -> int:
     """Run some tests on the copy until one fails, always with the same examples; return pytest's exit status."""
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
     try:
-        done = _python(copy, "-m", "pytest", *tests, *options)
+        done = _python(copy, "-m", "pytest", *tests, *options, limit=4 * LIMIT if show else LIMIT)
     except subprocess.TimeoutExpired:
         return 1
     if show and done.returncode:
@@ -147,10 +150,10 @@ def _run(copy: Path, tests: list[str], *, show: bool = False) -> int:
     return done.returncode
 
 
-def _python(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    settings = os.environ | {"PYTHONPATH": str(copy)}
+def _python(copy: Path, *arguments: str, limit: int = LIMIT) -> subprocess.CompletedProcess[str]:
+    settings = os.environ | {"PYTHONPATH": str(copy), "PLAIT_CACHE_DIR": str(copy / "kept")}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=copy, env=settings, capture_output=True, text=True, timeout=LIMIT, check=False
+        [sys.executable, *arguments], cwd=copy, env=settings, capture_output=True, text=True, timeout=limit, check=False
     )
 
 

@@ -110,17 +110,29 @@ def _number_of_the_first() -> int:
     return low
 
 
-def test_the_limit_itself_is_dropped():
-    """The random number of this key's element 0 is read off by halving; it is kept from one step of chance above it on."""
-    low = _number_of_the_first()
-    key, word = 9, 0xFFFFFFFF
+def _documented(key: int, index: int) -> int:
+    """The number of an element, for small keys and indices, from the definition in plait.ops.rng."""
+    word = 0xFFFFFFFF
 
     def mix(x: int) -> int:
         x = (x ^ x >> 16) * 0x7FEB352D & word
         x = (x ^ x >> 15) * 0x846CA68B & word
         return x ^ x >> 16
 
-    assert low == mix(mix(key) ^ mix(0x9E3779B9))
+    return mix(mix(index ^ key) ^ mix(0x9E3779B9))
+
+
+def test_the_limit_itself_is_dropped():
+    """The random number of this key's element 0 is read off by halving; it is kept from one step of chance above it on."""
+    assert _number_of_the_first() == _documented(9, 0)
+
+
+def test_a_density_just_at_the_limit():
+    """Densities are float32; below 2^-8 those have every step of 2^-32, so small numbers show where the limit lies."""
+    small = [(j, number) for j in range(2000) if (number := _documented(9, j)) < 2**24]
+    assert len(small) > 3
+    for j, number in small:
+        assert [kept(limit / 2**32, size=2000)[j] for limit in (number, number + 1)] == [False, True]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -16,6 +16,8 @@ GOLDEN: dict[str, list[Case]] = {
             [[0, 0, 0, 0, 0], [0, 0, 0, 0, 40]],
             base=[[0, 0, 0, 0, 0], [0, 0, 0, 0, 0]],
         ),
+        # All are equally important, so all are at the threshold, which counts as above it.
+        Case([[1, -1, 1, -1]], [1, -1, 1, -1], base=[0, 0, 0, 0]),
     ],
 }
 
