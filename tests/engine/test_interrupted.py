@@ -97,9 +97,9 @@ def test_killed_again_and_again(write, recipe, tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", ["linear", "ties", "ties over the model", "dare_ties", "model_stock by row"])
-def test_what_is_done_is_not_done_again(name, halted, merged, recipe, wrote):
-    path, out = halted(name)
+@pytest.mark.representatives
+def test_what_is_done_is_not_done_again(method, halted, merged, recipe, wrote):
+    path, out = halted(method)
     whole_units = units(out)
     assert whole_units
     del wrote[:]
