@@ -1,5 +1,6 @@
 """Checkpoints, read from their headers alone: no weight byte is read, no torch is imported, nothing is run."""
 
+from plait.checkpoint.dequantise import dequantised
 from plait.checkpoint.io import FileReader, FileWriter
 from plait.checkpoint.names import natural_key
 from plait.checkpoint.opening import open_checkpoint
@@ -15,6 +16,7 @@ __all__ = [
     "FileWriter",
     "StoredTensor",
     "custom_code",
+    "dequantised",
     "natural_key",
     "open_checkpoint",
     "quantisation",

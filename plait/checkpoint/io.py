@@ -88,10 +88,10 @@ class FileReader:
         else:
             out[:] = self._turned(tensor)[start * width : start * width + len(out)]
 
-    def kept(self, key: Hashable, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    def kept(self, key: Hashable, make: Callable[[], NDArray[Any]], most: int = _KEPT) -> NDArray[Any]:
         """Return what `make` made for `key`, which must say all that decides it; each thread keeps its last few.
 
-        128 MiB of them a thread, and the last one whatever its size.
+        They are `most` bytes a thread, and the last one whatever its size. None may be written to.
         """
         kept: OrderedDict[Hashable, NDArray[Any]] = self._local.__dict__.setdefault("kept", OrderedDict())
         if key in kept:
@@ -99,7 +99,7 @@ class FileReader:
             return kept[key]
         made = make()
         kept[key] = made
-        while len(kept) > 1 and sum(array.nbytes for array in kept.values()) > _KEPT:
+        while len(kept) > 1 and sum(array.nbytes for array in kept.values()) > most:
             kept.popitem(last=False)
         return made
 
