@@ -78,7 +78,9 @@ class StoredTensor:
     @property
     def key(self) -> tuple[str, str]:
         """What tells it from every other tensor: its file, or all files that it is made from, and its name."""
-        return "\n".join(dict.fromkeys(part.file for part in self.held)), self.name
+        # Two tensors may be made from the same parts: a tied head's rows and its embedding's, say.
+        mark = getattr(self.derived, "mark", "")
+        return "\n".join(dict.fromkeys(part.file for part in self.held)), f"{self.name}\n{mark}" if mark else self.name
 
     @property
     def reach(self) -> int:

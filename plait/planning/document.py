@@ -11,6 +11,7 @@ from plait.errors import Fault
 from plait.methods import find_method, method_names
 from plait.output.config import ConfigNote, output_config
 from plait.planning.account import Account
+from plait.planning.alignment import align_tokens
 from plait.planning.components import Components
 from plait.planning.decide import Decisions
 from plait.planning.parameters import idle_parameters, unmatched_filters
@@ -18,7 +19,7 @@ from plait.planning.shapes import Shapes
 from plait.planning.side import SideFiles, plan_side_files
 from plait.planning.slots import Laid, Pair, layer_faults, mixed_layer_kinds, stack_for_slices, targets
 from plait.planning.ties import Ties, settle_ties
-from plait.planning.tokens import tokenizer_donor, tokenizer_faults, vocabulary_faults
+from plait.planning.tokens import tokenizer_donor, vocabulary_warnings
 from plait.planning.types import Dropped, Source, Step
 from plait.planning.views import Library, View, align_to
 from plait.recipe import takes
@@ -103,9 +104,10 @@ class _Document:
         self._align(donor_key)
         stored = dict(self.views)
         ties = self._settle_ties(donor_key)
+        tokens = self._align_tokens(donor_key)
         donor = self.views[donor_key]
         laid, wrong = self._lay(donor)
-        side = self._side_files(donor)
+        side = self._side_files(donor, tokens)
         self._judge_inputs(donor)
         if wrong:
             faults += wrong
@@ -192,9 +194,7 @@ class _Document:
         """What can be said before any tensor: meanings of configs, vocabularies, filters."""
         configs = [(view.reference, view.config or {}) for view in self.views.values()]
         self.warnings += [Fault(text, self.recipe.where) for text in config_differences(configs)]
-        faults, warnings = vocabulary_faults(self.recipe, list(self.views.values()), donor)
-        self.library.faults += faults
-        self.warnings += warnings
+        self.warnings += vocabulary_warnings(self.recipe, list(self.views.values()), donor)
         if (donor.config or {}).get("auto_map"):
             message = f"{donor.reference} needs its own code (auto_map); its Python files are not copied."
             self.warnings.append(Fault(message, self.recipe.where))
@@ -221,15 +221,21 @@ class _Document:
         if not found:
             faults += account.ignored(decisions)
 
-    def _side_files(self, donor: View) -> SideFiles:
-        tokens = tokenizer_donor(self.recipe, self.views, donor, self.library)
+    def _align_tokens(self, donor_key: str) -> View | None:
+        """Align the rows of token tables; returns where the tokenizer files come from."""
+        donor = self.views[donor_key]
+        source = tokenizer_donor(self.recipe, self.views, donor, self.library)
+        found = align_tokens(self.recipe, self.views, donor, source)
+        self.views = dict(found.views)
+        self.library.faults += found.faults
+        self.warnings += found.warnings
+        self.notes += found.notes
+        return found.tokens
+
+    def _side_files(self, donor: View, tokens: View | None) -> SideFiles:
         side, faults = plan_side_files(self.recipe, list(self.views.values()), donor, tokens or donor)
-        embeddings = embedding_and_heads(donor.shapes, donor.config)[0]
-        rows = donor.shapes[embeddings[0]][0] if embeddings else None
-        self.library.faults += faults + tokenizer_faults(self.recipe, rows)
+        self.library.faults += faults
         self.notes += [side.note] if side.note else []
-        if tokens is not None and tokens.reference not in self.views:
-            self.library.faults += vocabulary_faults(self.recipe, [tokens], donor)[0]
         return side
 
     def _config(

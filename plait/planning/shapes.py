@@ -62,8 +62,8 @@ class Shapes:
             hint = "Models of different width cannot be merged."
             if all(self._rows[pair]):
                 hint = (
-                    "Only numbers of rows differ: give both models one vocabulary first, or copy these tensors from "
-                    "one model with a `tensors:` rule (match, copy_from)."
+                    "Only numbers of rows differ: add `tokenizer_source: union` or `base` to align rows by token, or "
+                    "copy these tensors from one model with a `tensors:` rule (match, copy_from)."
                 )
             faults.append(Fault(f"shapes differ: {'; '.join(texts[:_SHOWN])}{more}.", self.where, hint))
         return faults

@@ -118,7 +118,7 @@ CASES = {
         + "merge_method: linear\n"
         + WEIGHT
         + "tokenizer:\n  source: base\n  tokens:\n    x: {source: a}\nbase_model: a\n",
-        ["r.yml:9: tokenizer: a rule for token 'x' is not implemented yet."],
+        ["r.yml:7: tokenizer: a has no tokenizer that plait can read."],
     ),
     "module": (
         "modules:\n  vision:\n    models: [{model: a}, {model: b}]\nmerge_method: linear\n" + WEIGHT,
