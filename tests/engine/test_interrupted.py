@@ -300,7 +300,7 @@ def test_errors_of_a_listener_are_passed_on_and_harm_nothing(models, recipe, mer
     assert merged(path) == good
 
 
-@pytest.mark.parametrize("name", ["linear", "ties", "dare_ties", "model_stock", "arcee_fusion"])
+@pytest.mark.parametrize("name", ["linear", "ties", "dare_ties", "model_stock", "arcee_fusion", "compeft", "metagpt"])
 def test_progress_rises_to_the_totals(name, models, recipe, tmp_path, small):
     from plait.planning.totals import bytes_read
 
