@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check -qq
 SOURCES := $(shell find plait -name '*.py')
 
-.PHONY: help demo test check test-slow mutants parity bench mergekit docs clean
+.PHONY: help demo test check test-slow mutants parity bench mergekit docs compatibility clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make bench      time and memory, against mergekit where it is installed"
 	@echo "make mergekit   install mergekit, in an environment of its own, for make bench"
 	@echo "make docs       write the generated pages of docs/ anew"
+	@echo "make compatibility  merge a tiny model of every class, and write docs/compatibility.md"
 	@echo "make clean      remove what these have made, environments included"
 
 $(VENV)/.made: pyproject.toml
@@ -84,6 +85,9 @@ $(PEER)/.made:
 
 docs: $(VENV)/.made
 	$(BIN)/python docs/make_methods.py
+
+compatibility: $(VENV)/.made
+	$(BIN)/python benchmarks/compatibility.py --write
 
 clean:
 	rm -rf $(VENV) $(CORE) $(PEER) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
