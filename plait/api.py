@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from plait.checkpoint import open_checkpoint
 from plait.checkpoint.types import Checkpoint
-from plait.errors import RecipeError
+from plait.errors import CheckpointError, RecipeError
 from plait.output.lock import read_lock
 from plait.planning import DEFAULT_SHARD_SIZE, make_plan
 from plait.planning.types import Plan, Step
 from plait.recipe import parse_recipe
+from plait.recipe.references import parse_reference
 
 if TYPE_CHECKING:
     from plait.engine.kinship import Kinship
@@ -125,8 +126,40 @@ def explain(recipe: Path_, pattern: str = "*") -> tuple[Step, ...]:
 
 
 def inspect(checkpoint: Path_) -> Checkpoint:
-    """Return a checkpoint's headers: names, element types, shapes, config. No weight is read."""
-    return open_checkpoint(checkpoint)
+    """Return a checkpoint's headers: names, element types, shapes, config. No weight is read.
+
+    Args:
+        checkpoint: A folder, a file or a hub name (`org/name@revision`), also with an adapter on it
+            (`base+adapter`); an adapter's folder alone is shown on the base that its config names.
+
+    Raises:
+        CheckpointError: there is nothing of that name, or it cannot be read.
+    """
+    return _open(checkpoint)
+
+
+def _open(checkpoint: Path_) -> Checkpoint:
+    try:
+        named = parse_reference(os.fspath(checkpoint))
+    except ValueError as error:
+        raise CheckpointError(f"{os.fspath(checkpoint)}: {error}.") from None
+    return open_checkpoint(
+        named.path, revision=named.revision, adapter=named.adapter, adapter_revision=named.adapter_revision
+    )
+
+
+def tokens(models: Sequence[Path_]) -> TokenReport:
+    """Describe the tokens of one or more models, and compare each with the first: tokens, numbers, kinds, rows.
+
+    Args:
+        models: Checkpoints (folders, files, hub names); only their headers and tokenizer files are read.
+
+    Raises:
+        CheckpointError: one of them cannot be opened.
+    """
+    from plait.checkpoint.token_report import compare_tokens
+
+    return compare_tokens([open_checkpoint(os.fspath(model)) for model in models])
 
 
 def kinship(models: Sequence[Path_], base: Path_, *, measure: str = "pearson", threads: int | None = None) -> Kinship:
@@ -162,7 +195,7 @@ def load(checkpoint: Path_) -> dict[str, Any]:
     """Read a whole checkpoint into numpy arrays (bfloat16 and float8 as ml_dtypes types), by name."""
     from plait.engine.memory_merge import load_arrays
 
-    return load_arrays(open_checkpoint(checkpoint))
+    return load_arrays(_open(checkpoint))
 
 
 def merge_tensors(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+from plait.checkpoint.adapters import is_adapter, put_on, read_adapter
 from plait.checkpoint.config import config_notes, read_config
+from plait.checkpoint.dequantise import dequantised
 from plait.checkpoint.folder import read_folder
 from plait.checkpoint.header import read_header
 from plait.checkpoint.hub import fetch, is_hub_id
@@ -22,25 +25,40 @@ _TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
 def open_checkpoint(
-    reference: str | os.PathLike[str], *, revision: str | None = None, root: Path | None = None
+    reference: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    root: Path | None = None,
+    adapter: str | None = None,
+    adapter_revision: str | None = None,
 ) -> Checkpoint:
     """Read the headers of a checkpoint. No weight is read, nothing in the files is run.
 
     Args:
         reference: a folder, a single file (.safetensors, .bin, .pt, .pth), or a hub id `org/name` where no such
-            path exists. A relative path is looked for in the working directory, then in `root`.
+            path exists. A relative path is looked for in the working directory, then in `root`. The folder of an
+            adapter alone is read on the base that its config names.
         revision: branch, tag or commit, of a hub id only.
         root: the recipe's folder.
+        adapter: the folder or hub id of an adapter, to be seen on the checkpoint.
+        adapter_revision: of the adapter's hub id.
 
     Raises:
-        CheckpointError: there is nothing of that name, or what is there is no whole and sound checkpoint.
+        CheckpointError: there is nothing of that name, or what is there is no whole and sound checkpoint; an adapter
+            that does not fit its base, or of a kind that cannot be read.
     """
-    written = os.fspath(reference)
-    path = _find_path(written, root)
-    if path is None:
-        path = _from_hub(written, revision, root)
-    elif revision is not None:
-        raise CheckpointError(f"{written}: a path has no revision ({revision!a}); only a hub id has.")
+    opened = _open(os.fspath(reference), revision, root, ())
+    if adapter is None:
+        return opened
+    folder = _locate(adapter, adapter_revision, root)
+    return replace(put_on(dequantised(opened), read_adapter(folder, adapter)), reference=f"{opened.reference}+{adapter}")
+
+
+def _open(written: str, revision: str | None, root: Path | None, above: tuple[Path, ...]) -> Checkpoint:
+    """Open a checkpoint; `above` are the adapters whose base it is."""
+    path = _locate(written, revision, root)
+    if path.is_dir() and is_adapter(path):
+        return _open_on_its_base(path, written, root, above)
     if path.is_dir():
         folder, (tensors, notes) = path, read_folder(str(path))
     else:
@@ -57,6 +75,36 @@ def open_checkpoint(
         aliases=find_aliases(ordered),
         notes=(*notes, *config_notes(config)),
     )
+
+
+def _open_on_its_base(folder: Path, written: str, root: Path | None, above: tuple[Path, ...]) -> Checkpoint:
+    """Open an adapter that is named alone, on the base that its config names."""
+    adapter = read_adapter(folder, written)
+    named, out = adapter.settings.base, f"Name it behind its base: <its base>+{written}."
+    if named is None:
+        raise CheckpointError(f"{adapter.settings.file}: it names no base (base_model_name_or_path). {out}")
+    if folder in above or (folder / named).resolve() == folder:
+        raise CheckpointError(f"{adapter.settings.file}: its base {named!a} is the adapter itself. {out}")
+    beside = folder / named
+    try:
+        if beside.exists():
+            base = _open(str(beside.resolve()), None, None, (*above, folder))
+        else:
+            local = _find_path(named, root) is not None
+            base = _open(named, None if local else adapter.settings.revision, root, (*above, folder))
+    except CheckpointError as error:
+        message = f"{written}: an adapter, whose base {named!a} ({adapter.settings.file}) cannot be had: {error}"
+        raise CheckpointError(f"{message} {out}") from error
+    return replace(put_on(dequantised(replace(base, reference=named)), adapter), reference=written)
+
+
+def _locate(written: str, revision: str | None, root: Path | None) -> Path:
+    path = _find_path(written, root)
+    if path is None:
+        return _from_hub(written, revision, root)
+    if revision is not None:
+        raise CheckpointError(f"{written}: a path has no revision ({revision!a}); only a hub id has.")
+    return path
 
 
 def _find_path(reference: str, root: Path | None) -> Path | None:

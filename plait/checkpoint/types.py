@@ -110,6 +110,8 @@ class Checkpoint:
     """Quirks that a reader should know: files ignored, missing model_type, and so on. One sentence each."""
     renames: Mapping[str, str] = field(default_factory=dict)
     """For a view: name here -> name in the files. Empty for a checkpoint as stored."""
+    adapters: tuple[Path, ...] = ()
+    """Folders of the adapters that it is seen with; `path` is the base's."""
 
     @property
     def nbytes(self) -> int:

@@ -89,7 +89,7 @@ def execute(
     tell = on_event or (lambda _event: None)
     began = time.monotonic()
     out = Path(out)
-    check_output(out, [model.path for model in plan.models if not model.stage], overwrite=overwrite)
+    check_output(out, [path for model in plan.models for path in model.folders], overwrite=overwrite)
     chosen = device_named(device)
     workers = fit_threads(plan, chosen, _cores() if threads is None else threads, memory)
     keep = room_to_keep(plan, workers, memory, chosen)

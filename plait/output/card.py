@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from plait.output.names import neutral_names, neutral_text
+from plait.output.names import neutral_names, neutral_text, piece_names
 from plait.planning.types import Model, Plan
 
 __all__ = ["card", "licence_of", "licences"]
@@ -18,9 +19,16 @@ _COUNTED = 12
 
 
 def licence_of(model: Model) -> str | None:
-    """Read the licence that a model's own card states in its front matter, or None."""
-    readme = (model.path if model.path.is_dir() else model.path.parent) / "README.md"
-    if model.stage or not readme.is_file():
+    """Read the licence that a model's own card states in its front matter, or None; its adapters' as well."""
+    if model.stage:
+        return None
+    folder = model.path if model.path.is_dir() else model.path.parent
+    stated = [_stated_licence(one / "README.md") for one in (folder, *model.adapters)]
+    return ", ".join(dict.fromkeys(one for one in stated if one)) or None
+
+
+def _stated_licence(readme: Path) -> str | None:
+    if not readme.is_file():
         return None
     text = readme.read_text(encoding="utf-8", errors="replace")
     found = re.match(r"---[^\S\n]*\r?\n(.*?)\r?\n---\s*(\n|$)", text, re.DOTALL)
@@ -63,7 +71,7 @@ def card(plan: Plan, name: str) -> str:
     stored = [model for model in plan.models if not model.stage]
     names = neutral_names(plan.models)
     stated, warning = licences(plan.models)
-    lines = ["---", _front_matter(plan, [names[m.reference] for m in stored], stated), "---", f"# {name}", ""]
+    lines = ["---", _front_matter(plan, _parents(stored), stated), "---", f"# {name}", ""]
     lines += ["A merge of model checkpoints, made with plait.", "", "## Models", ""]
     for model in stored:
         licence = stated[model.reference] or "not stated"
@@ -76,6 +84,12 @@ def card(plan: Plan, name: str) -> str:
     lines += [f"{fence}yaml", recipe, fence, ""]
     lines += ["`plait merge plait.lock OUT` makes the same bytes again from the same inputs.", ""]
     return "\n".join(lines)
+
+
+def _parents(stored: Sequence[Model]) -> list[str]:
+    """The models and adapters that the merge is made from, by name."""
+    names = piece_names(stored)
+    return list(dict.fromkeys(names[text] for model in stored for text, _ in model.pieces))
 
 
 def _front_matter(plan: Plan, parents: list[str], stated: dict[str, str | None]) -> str:

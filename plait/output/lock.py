@@ -12,7 +12,7 @@ from typing import Any
 import plait
 from plait.engine.hashes import Registry
 from plait.errors import CheckpointError
-from plait.output.names import by_neutral_name, is_absolute, neutral_names, neutral_text
+from plait.output.names import by_neutral_name, is_absolute, neutral_text, piece_names
 from plait.planning.types import Plan, Step
 
 __all__ = ["LOCK_NAME", "Lock", "input_hashes", "lock_json", "read_lock"]
@@ -62,11 +62,12 @@ def lock_json(plan: Plan, hashes: Mapping[str, str], out: Path, shard_size: int)
     Local models are found again relative to the lock's folder, `out`; those that the recipe names by an absolute path
     go by a neutral name.
     """
-    names = neutral_names(plan.models)
+    names = piece_names(plan.models)
     places = {
-        (_HERE + names[model.reference] if is_absolute(model.reference) else model.reference): model.path
+        (_HERE + names[text] if is_absolute(text) else text): path
         for model in plan.models
-        if model.local
+        for text, path in model.pieces
+        if path is not None
     }
     entry: dict[str, Any] = {
         "plait_lock": _FORMAT,

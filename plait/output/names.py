@@ -8,34 +8,40 @@ from pathlib import Path
 
 from plait.planning.types import Model
 
-__all__ = ["by_neutral_name", "is_absolute", "neutral_names", "neutral_text"]
+__all__ = ["by_neutral_name", "is_absolute", "neutral_names", "neutral_text", "piece_names"]
 
 
 def neutral_names(models: Sequence[Model]) -> dict[str, str]:
-    """Return reference -> name: of a local path the last part, made unique; everything else as it is.
+    """Return reference -> name: of local paths the last part, made unique; everything else as it is.
 
     >>> from pathlib import Path
     >>> a, b = Model("/data/a/base", Path(), None, local=True), Model("org/base", Path(), None)
     >>> neutral_names([a, b])
     {'/data/a/base': 'base', 'org/base': 'org/base'}
     """
+    names = piece_names(models)
+    return {model.reference: "+".join(names[text] for text, _ in model.pieces) for model in models}
+
+
+def piece_names(models: Sequence[Model]) -> dict[str, str]:
+    """Return the same for what references name: a model, or a base and an adapter."""
     names: dict[str, str] = {}
-    for model in models:
-        name = re.sub(r"[^\w.-]+", "-", Path(model.reference).resolve().name) if model.local else model.reference
+    for text, place in dict.fromkeys(piece for model in models for piece in model.pieces):
+        name = text if place is None else re.sub(r"[^\w.-]+", "-", Path(text).resolve().name)
         taken, number = set(names.values()), 2
         unique = name or "model"
         while unique in taken:
             unique, number = f"{name}-{number}", number + 1
-        names[model.reference] = unique
+        names.setdefault(text, unique)
     return names
 
 
 def neutral_text(text: str, models: Sequence[Model], prefix: str = "") -> str:
     """Put neutral names, after `prefix`, in the place of every absolute path of a model."""
-    names = neutral_names(models)
-    for reference in sorted(names, key=len, reverse=True):
-        if is_absolute(reference) and names[reference] != reference:
-            text = text.replace(reference, prefix + names[reference])
+    names = piece_names(models)
+    for written in sorted(names, key=len, reverse=True):
+        if is_absolute(written) and names[written] != written:
+            text = text.replace(written, prefix + names[written])
     return text
 
 
@@ -46,8 +52,7 @@ def is_absolute(reference: str) -> bool:
 
 def by_neutral_name(hashes: Mapping[str, str], models: Sequence[Model], prefix: str) -> dict[str, str]:
     """Rename the models in "model: tensor" keys as `neutral_text` does in the recipe."""
-    names = neutral_names(models)
-    changed = {f"{old}: ": f"{prefix}{new}: " for old, new in names.items() if is_absolute(old)}
+    changed = {f"{model.reference}: ": f"{neutral_text(model.reference, models, prefix)}: " for model in models}
     renamed = {}
     for key, digest in hashes.items():
         model, mark, tensor = key.rpartition(": ")

@@ -28,6 +28,21 @@ class Model:
     """The stage's name, for a model that an earlier document of the recipe makes."""
     local: bool = False
     """Whether the reference is a path on this machine, which means nothing elsewhere."""
+    adapters: tuple[Path, ...] = ()
+    """Folders of the adapters on it; `path` is then their base's."""
+    named: tuple[tuple[str, Path | None], ...] = ()
+    """For `base+adapter`: the two as the recipe names them, and where they lie on this machine, or None."""
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where it is read from; nowhere for a stage."""
+        return () if self.stage else (self.path, *self.adapters)
+
+    @property
+    def pieces(self) -> tuple[tuple[str, Path | None], ...]:
+        """All that the reference names, and where it lies if it is a path on this machine."""
+        where = self.adapters[-1] if self.adapters else self.path
+        return self.named or ((self.reference, where if self.local else None),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

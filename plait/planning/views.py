@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from plait.checkpoint import open_checkpoint, quantisation, side_files
+from plait.checkpoint import Checkpoint, dequantised, open_checkpoint, side_files
 from plait.errors import CheckpointError, Fault
 from plait.planning.types import Model, Source
 from plait.recipe.types import ModelRef
@@ -82,30 +82,52 @@ class Library:
         return self.views[key]
 
     def _open(self, reference: ModelRef, key: str) -> bool:
-        if reference.adapter:
-            message = f"{key}: adapters cannot be merged here yet."
-            hint = "Merge the adapter into its base first (peft: merge_and_unload) and name that folder."
-            self.faults.append(Fault(message, reference.where, hint))
+        if reference.adapter and any(model.stage == reference.path for model in self.models):
+            message = f"{key}: an adapter on a stage cannot be merged."
+            self.faults.append(Fault(message, reference.where, "Put it on the models that the stage is made from."))
             return False
-        place = self.places.get(key)
-        place = place if place is not None and place.exists() else None  # they may lie beside the lock by now
         try:
-            opened = open_checkpoint(place or reference.path, revision=reference.revision, root=self.root)
+            opened = dequantised(self._opened(reference))
         except CheckpointError as error:
             self.faults.append(Fault(str(error), reference.where))
             return False
-        scheme = quantisation(opened)
-        if scheme:
-            message = f"{key} is quantised ({scheme}); its stored numbers are not weights."
-            hint = "Dequantise it first, or name the checkpoint that it was made from."
-            self.faults.append(Fault(message, reference.where, hint))
-            return False
         index = len(self.models)
-        local = place is not None or _is_path(reference.path, self.root)
-        self.models.append(Model(key, opened.path, opened.config, opened.notes, local=local))
+        self.models.append(self._model(reference, opened))
         entries = {name: Source(index, tensor) for name, tensor in opened.tensors.items()}
         self.views[key] = View(index, key, opened.config, entries, side_files(opened), aliases=opened.aliases)
         return True
+
+    def _opened(self, reference: ModelRef) -> Checkpoint:
+        adapter = self._place(reference.adapter or "")
+        return open_checkpoint(
+            self._place(reference.path) or reference.path,
+            revision=reference.revision,
+            root=self.root,
+            adapter=str(adapter) if adapter else reference.adapter,
+            adapter_revision=reference.adapter_revision,
+        )
+
+    def _place(self, written: str) -> Path | None:
+        """Where a lock says that a model lies; None where nothing is there, for it may lie beside the lock by now."""
+        place = self.places.get(written)
+        return place if place is not None and place.exists() else None
+
+    def _model(self, reference: ModelRef, opened: Checkpoint) -> Model:
+        local = self._is_local(reference.path)
+        named: tuple[tuple[str, Path | None], ...] = ()
+        if reference.adapter:
+            base = reference.path + (f"@{reference.revision}" if reference.revision else "")
+            adapter = str(reference).removeprefix(f"{base}+")
+            # An adapter that is named as a model has its own base; what the recipe names is the adapter.
+            of_base = opened.adapters[-2] if opened.adapters[1:] else opened.path
+            lies = opened.adapters[-1] if self._is_local(reference.adapter) else None
+            named = (base, of_base if local else None), (adapter, lies)
+        return Model(
+            str(reference), opened.path, opened.config, opened.notes, local=local, adapters=opened.adapters, named=named
+        )
+
+    def _is_local(self, written: str) -> bool:
+        return self._place(written) is not None or _is_path(written, self.root)
 
     def enter_stage(self, name: str, view: View) -> None:
         """Make a planned stage usable under its name."""

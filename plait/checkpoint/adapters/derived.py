@@ -1,0 +1,166 @@
+"""Tensors of a base with an adapter on them, made on demand: W + s B A, DoRA's rescaling of it, biases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from plait.checkpoint.types import StoredTensor
+
+if TYPE_CHECKING:
+    from plait.checkpoint.io import FileReader
+
+__all__ = ["AddedBias", "LowRank"]
+
+_AT_ONCE = 1 << 18  # elements of the pass over a tensor that column norms need
+Floats = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """base + scaling * B A, in float32 (in float64 on a float64 base); see `transposed` for the layouts.
+
+    With a magnitude (DoRA, Liu et al. 2024, <https://arxiv.org/abs/2402.09353>, equation 5) every output's weights are
+    then given that length.
+    """
+
+    base: StoredTensor
+    """`[out, in]`, or `[out, in, *kernel]` of a convolution; `[in, out]` if transposed."""
+    down: StoredTensor
+    """A, `[rank, in]` or `[rank, in, *kernel]`."""
+    up: StoredTensor
+    """B, `[out, rank]` or `[out, rank, 1, …]`."""
+    scaling: float
+    transposed: bool = False
+    """Whether the base is stored as `[in, out]`: transformers' Conv1D, and embeddings."""
+    magnitude: StoredTensor | None = None
+    """`[out]`, perhaps with axes of length 1."""
+
+    @property
+    def parts(self) -> tuple[StoredTensor, ...]:
+        """The base first."""
+        return (self.base, self.down, self.up, *([self.magnitude] if self.magnitude else []))
+
+    def read(self, reader: FileReader, start: int, out: npt.NDArray[np.uint8]) -> None:
+        """Make the elements from `start` on."""
+        with _floats(out, _kind(self.base)) as values:
+            if self.magnitude is None:
+                self._sum(reader, start, values)
+            elif self.transposed:
+                self._by_column(reader, start, values)
+            else:
+                self._by_row(reader, start, values)
+
+    def _sum(self, reader: FileReader, start: int, values: Floats) -> None:
+        from plait.checkpoint.adapters.kernels import add_product  # Numba, half a second, for weights alone
+
+        _read(reader, self.base, start, values)
+        left, right = self._factors(reader)
+        add_product(values, start, left, right, values.dtype.type(self.scaling))
+
+    def _factors(self, reader: FileReader) -> tuple[Floats, Floats]:
+        """Return `[rows, rank]` and `[rank, columns]` of the base as it is stored."""
+        kind = _kind(self.base)
+
+        def matrix(tensor: StoredTensor, rows: int) -> Floats:
+            whole = _whole(reader, tensor, kind).reshape(rows, -1)
+            return np.ascontiguousarray(whole.T if self.transposed else whole)
+
+        down = reader.kept((self.down, kind, self.transposed), lambda: matrix(self.down, self.down.shape[0]))
+        up = reader.kept((self.up, kind, self.transposed), lambda: matrix(self.up, self.up.shape[0]))
+        return (down, up) if self.transposed else (up, down)
+
+    def _by_row(self, reader: FileReader, start: int, values: Floats) -> None:
+        """Whole rows are made, for the length of each."""
+        from plait.checkpoint.adapters.kernels import divide_rows
+
+        columns = self.base.size // self.base.shape[0]
+        first, last = start // columns, -(-(start + len(values)) // columns)
+        rows = np.empty((last - first) * columns, values.dtype)
+        self._sum(reader, first * columns, rows)
+        divide_rows(rows, columns, self._lengths(reader)[first:last])
+        values[:] = rows[start - first * columns :][: len(values)]
+
+    def _by_column(self, reader: FileReader, start: int, values: Floats) -> None:
+        """The lengths need one pass over the whole tensor, once a thread."""
+        from plait.checkpoint.adapters.kernels import column_squares, scale_columns
+
+        def factor() -> Floats:
+            columns = self.base.shape[1]
+            squares = np.zeros(columns)
+            step = max(1, _AT_ONCE // columns) * columns
+            for begin in range(0, self.base.size, step):
+                rows = np.empty(min(step, self.base.size - begin), values.dtype)
+                self._sum(reader, begin, rows)
+                column_squares(rows, squares)
+            return np.asarray(self._lengths(reader) / np.sqrt(squares).astype(values.dtype))
+
+        kept = reader.kept((self, "factor"), factor)
+        self._sum(reader, start, values)
+        scale_columns(values, start, kept)
+
+    def _lengths(self, reader: FileReader) -> Floats:
+        if self.magnitude is None:
+            raise AssertionError("only DoRA has magnitudes")
+        return _whole(reader, self.magnitude, _kind(self.base))
+
+
+@dataclass(frozen=True, slots=True)
+class AddedBias:
+    """base + scaling * bias: the bias of a LoRA's B, on its module's own."""
+
+    base: StoredTensor
+    bias: StoredTensor
+    scaling: float
+
+    @property
+    def parts(self) -> tuple[StoredTensor, ...]:
+        """The base first."""
+        return self.base, self.bias
+
+    def read(self, reader: FileReader, start: int, out: npt.NDArray[np.uint8]) -> None:
+        """Make the elements from `start` on."""
+        with _floats(out, _kind(self.base)) as values:
+            _read(reader, self.base, start, values)
+            added = np.empty_like(values)
+            _read(reader, self.bias, start, added)
+            np.add(values, values.dtype.type(self.scaling) * added, out=values)
+
+
+class _floats:  # noqa: N801 - reads as a function
+    """Show raw bytes as floats for a while; through a copy where they do not lie as floats must."""
+
+    def __init__(self, raw: npt.NDArray[np.uint8], kind: type[np.floating[Any]]) -> None:
+        self._raw = raw
+        view: Floats = raw.view(kind)
+        self._values: Floats = view if view.flags.aligned else np.empty(view.shape, kind)
+        self._copied = self._values is not view
+
+    def __enter__(self) -> Floats:
+        return self._values
+
+    def __exit__(self, *_: object) -> None:
+        if self._copied:
+            self._raw[:] = self._values.view(np.uint8)
+
+
+def _kind(base: StoredTensor) -> type[np.floating[Any]]:
+    return np.float64 if base.dtype == "F64" else np.float32
+
+
+def _read(reader: FileReader, tensor: StoredTensor, start: int, values: Floats) -> None:
+    from plait.dtypes import DTYPES
+    from plait.ops.codec import decode
+
+    raw = np.empty(len(values) * DTYPES[tensor.dtype].size, np.uint8)
+    reader.read_elements(tensor, start, raw)
+    decode(raw, tensor.dtype, values)  # what is not finite stays so, and is told where it is merged
+
+
+def _whole(reader: FileReader, tensor: StoredTensor, kind: type[np.floating[Any]]) -> Floats:
+    values = np.empty(tensor.size, kind)
+    _read(reader, tensor, 0, values)
+    return values
