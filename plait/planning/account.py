@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from plait.errors import Fault
 from plait.planning.decide import Decisions
+from plait.planning.extra import Extras
 from plait.planning.slots import Laid
 from plait.planning.types import Dropped
 from plait.planning.views import View, some
@@ -58,7 +59,14 @@ class Account:
             return "outside the layers the first and the last slice give the output's tensors", True
         if view is not self.donor and name in view.entries and name in self.donor.entries:
             return "its config ties it", True
-        return f"the output follows {self.donor.reference}, which has no such tensor", False
+        return self._why_extra(view, name, sliced=at is not None and at.prefix in stacks), False
+
+    def _why_extra(self, view: View, name: str, *, sliced: bool) -> str:
+        """Return why the output does not have what the donor has not."""
+        if sliced:
+            return "its layer follows the first model of the slice, which has no such tensor"
+        why_not = Extras(self.donor, self.tied).why_not(view, name)
+        return why_not or f"the output follows {self.donor.reference}, which has no such tensor"
 
     def _layers_taken(self) -> set[tuple[int, str, int]]:
         taken = set()

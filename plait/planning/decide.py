@@ -11,6 +11,7 @@ from plait.dtypes import DTYPES, dtype_by_name
 from plait.errors import Fault
 from plait.methods import Method, find_method
 from plait.planning.components import Components
+from plait.planning.extra import Extras
 from plait.planning.parameters import Levels, Missing, effective
 from plait.planning.shapes import Shapes
 from plait.planning.slots import Slot, Target
@@ -31,6 +32,7 @@ class Decisions:
     """By reference, those that only `copy_from` names included."""
     shapes: Shapes
     components: Components
+    extras: Extras
     explain: bool = False
     faults: list[Fault] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
@@ -48,11 +50,16 @@ class Decisions:
         """Return the step for one target, or None when it is dropped or cannot be made."""
         component = self.components.of(target.name, self._shape(target))
         rule = next((rule for rule in self.recipe.tensors if takes(rule, target.name, component)), None)
-        if rule is not None:
+        if rule is not None and self._is_settled_by(rule, target):
             self._rules_hit.add(id(rule))
-        if rule is not None and (rule.drop or rule.copy_from is not None):
             return self._by_rule(target, rule)
         present = [slot for slot in target.slots if slot.there]
+        if target.extra:
+            present = [slot for slot in present if not self.extras.why_not(slot.view, slot.name)]
+            if not present:
+                return None  # what is left over is listed with its reason
+        if rule is not None:
+            self._rules_hit.add(id(rule))
         donor = self.shapes.donor
         if not present and target.name in donor.entries:
             lacking = dict.fromkeys(slot.view.reference for slot in target.slots)
@@ -62,6 +69,12 @@ class Decisions:
     def _shape(self, target: Target) -> tuple[int, ...]:
         slot = next((slot for slot in target.slots if slot.there), None)
         return slot.view.entries[slot.name].shape if slot else ()
+
+    def _is_settled_by(self, rule: TensorRule, target: Target) -> bool:
+        """Whether the rule drops or copies; a tensor that its model has not is no mistake where the donor lacks it."""
+        if rule.copy_from is None:
+            return rule.drop
+        return not target.extra or target.name in self.views[str(rule.copy_from)].entries
 
     def _by_rule(self, target: Target, rule: TensorRule) -> Step | None:
         """Drop or copy as a rule says."""
@@ -137,7 +150,7 @@ class Decisions:
         return Step(target.name, first.dtype, first.shape, "copy", tuple(alike), reason=reason, stage=self._stage)
 
     def _partial(self, target: Target, first: Source, present: Sequence[Slot]) -> Step:
-        has = {slot.view.index for slot in present}
+        has = {slot.view.index for slot in target.slots if slot.there}
         lacking = dict.fromkeys(slot.view.reference for slot in target.slots if slot.view.index not in has)
         reason = f"not in {', '.join(lacking)}"
         self.partial[reason].append(target.name)

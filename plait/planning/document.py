@@ -14,6 +14,7 @@ from plait.planning.account import Account
 from plait.planning.alignment import align_tokens
 from plait.planning.components import Components
 from plait.planning.decide import Decisions
+from plait.planning.extra import Extras
 from plait.planning.parameters import idle_parameters, unmatched_filters
 from plait.planning.shapes import Shapes
 from plait.planning.side import SideFiles, plan_side_files
@@ -112,7 +113,8 @@ class _Document:
         if wrong:
             faults += wrong
             return None
-        decisions = Decisions(recipe, self.views, Shapes(recipe.where, donor), Components(recipe, donor), self.explain)
+        parts = (Shapes(recipe.where, donor), Components(recipe, donor), Extras(donor, ties.names))
+        decisions = Decisions(recipe, self.views, *parts, self.explain)
         steps = self._steps(decisions, laid, donor, ties)
         account = Account(recipe, donor, stored, self._inputs(laid), ties.names, laid)
         self._judge(decisions, account, steps, laid)
@@ -180,13 +182,16 @@ class _Document:
             for name in (*donor.entries, *(n for n in ties.added if n not in donor.entries))
             if name not in ties.names
         ]
+        extra = decisions.extras.names(view for one in laid for inputs in one.pairs for _, view in inputs)
         steps: list[Step] = []
         for one in laid:
+            more = [name for name in extra if _belongs(name, one.module)]
+            extra = [name for name in extra if not _belongs(name, one.module)]
             inside = [name for name in names if _belongs(name, one.module)]
             if not inside:
                 decisions.faults.append(_no_such_part(one.module, donor))
             names = [name for name in names if not _belongs(name, one.module)]
-            steps += [step for target in targets(one, inside) if (step := decisions.step(target)) is not None]
+            steps += [step for target in targets(one, inside, more) if (step := decisions.step(target)) is not None]
         steps += [decisions.copy_outside(name, donor, "in none of the recipe's modules") for name in names]
         return steps
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from plait.errors import Fault, Where
+from plait.planning.extra import modules_of_layer
 from plait.planning.views import View
 from plait.recipe.types import Input, Module, Slice
 from plait.structure import Stack, gradient_position, locate, main_stacks
@@ -46,6 +47,8 @@ class Target:
     """How many layers gradients run over here; None outside the layers."""
     position: float | None = None
     """Where its layer lies among all layers of the output, from 0 to 1; None outside the layers."""
+    extra: bool = False
+    """Whether the model that the output follows has no such tensor."""
 
 
 Pair = tuple[Input | None, View]
@@ -69,8 +72,18 @@ class Laid:
         return zip(self.module.slices, self.pairs, self.bases, strict=True)
 
 
-def targets(laid: Laid, names: Sequence[str]) -> Iterator[Target]:
-    """Yield the module's output tensors; `names` are the donor's that belong to it."""
+def targets(laid: Laid, names: Sequence[str], extra: Sequence[str] = ()) -> Iterator[Target]:
+    """Yield the module's output tensors; `names` are the donor's that belong to it, `extra` those it has not.
+
+    Within the layers that slices speak of, every layer has what the first model of its slice has there.
+    """
+    sliced = laid.stack.prefix if laid.stack else None
+    added = {name for name in extra if (at := locate(name)) is None or at.prefix != sliced}
+    for target in _targets(laid, [*names, *extra]):
+        yield replace(target, extra=True) if target.name in added else target
+
+
+def _targets(laid: Laid, names: Sequence[str]) -> Iterator[Target]:
     stacks = laid.pairs[0][0][1].stacks
     if laid.stack is None:
         for name in names:
@@ -152,18 +165,13 @@ def _kind_faults(laid: Laid, stack: Stack) -> list[Fault]:
     """Refuse to merge layers of different kinds (attention with a state-space layer)."""
     faults = []
     for part, layers in _together(laid):
-        kinds = [_modules(view, stack.prefix, index) for view, index in layers]
+        kinds = [modules_of_layer(view, stack.prefix, index) for view, index in layers]
         odd = next((i for i, kind in enumerate(kinds) if not (kind <= kinds[0] or kinds[0] <= kind)), None)
         if odd is not None:
             told = f"{_layer(*layers[0])} and {_layer(*layers[odd])}"
             only = f"the first has {min(kinds[0] - kinds[odd])}, the second {min(kinds[odd] - kinds[0])}"
             faults.append(Fault(f"{told} are of different kinds: {only}.", part.where))
     return faults
-
-
-def _modules(view: View, prefix: str, index: int) -> frozenset[str]:
-    """The modules directly under a layer: self_attn, mlp, ..."""
-    return frozenset(suffix.split(".")[0] for suffix in view.layers.get((prefix, index), ()))
 
 
 def mixed_layer_kinds(laid: Laid) -> list[Fault]:
