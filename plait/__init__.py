@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plait.api import explain, inspect, kinship, load, merge, merge_tensors, plan
+    from plait.api import explain, inspect, kinship, load, merge, merge_tensors, plan, tokens
     from plait.checkpoint.types import Checkpoint, StoredTensor
     from plait.engine.kinship import Kinship
     from plait.engine.run import Event, MergeResult
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "plait.api": ("explain", "inspect", "kinship", "load", "merge", "merge_tensors", "plan"),
+    "plait.api": ("explain", "inspect", "kinship", "load", "merge", "merge_tensors", "plan", "tokens"),
     "plait.checkpoint.types": ("Checkpoint", "StoredTensor"),
     "plait.engine.kinship": ("Kinship",),
     "plait.engine.run": ("Event", "MergeResult"),
@@ -48,6 +48,7 @@ __all__ = [
     "merge",
     "merge_tensors",
     "plan",
+    "tokens",
 ]
 
 

@@ -19,10 +19,11 @@ from plait.recipe import parse_recipe
 from plait.recipe.references import parse_reference
 
 if TYPE_CHECKING:
+    from plait.checkpoint.token_report import TokenReport
     from plait.engine.kinship import Kinship
     from plait.engine.run import Event, MergeResult
 
-__all__ = ["explain", "inspect", "kinship", "load", "merge", "merge_tensors", "plan"]
+__all__ = ["explain", "inspect", "kinship", "load", "merge", "merge_tensors", "plan", "tokens"]
 
 Path_ = str | os.PathLike[str]
 
@@ -146,6 +147,20 @@ def _open(checkpoint: Path_) -> Checkpoint:
     return open_checkpoint(
         named.path, revision=named.revision, adapter=named.adapter, adapter_revision=named.adapter_revision
     )
+
+
+def tokens(models: Sequence[Path_]) -> TokenReport:
+    """Describe the tokens of one or more models, and compare each with the first: tokens, numbers, kinds, rows.
+
+    Args:
+        models: Checkpoints (folders, files, hub names); only their headers and tokenizer files are read.
+
+    Raises:
+        CheckpointError: one of them cannot be opened.
+    """
+    from plait.checkpoint.token_report import compare_tokens
+
+    return compare_tokens([open_checkpoint(os.fspath(model)) for model in models])
 
 
 def tokens(models: Sequence[Path_]) -> TokenReport:

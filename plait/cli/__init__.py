@@ -19,6 +19,7 @@ _COMMANDS = {
     "explain": "Show which rule of a recipe gave each parameter its value.",
     "methods": "List the merge methods, or describe one.",
     "inspect": "Show what a checkpoint holds, from its headers.",
+    "tokens": "Show the tokens of models, and how they differ.",
     "kinship": "Show how alike the changes are that models made to their base.",
     "completion": "Print the script that completes plait's commands in a shell.",
 }

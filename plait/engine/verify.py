@@ -6,6 +6,8 @@ from pathlib import Path
 
 from plait.checkpoint import open_checkpoint
 from plait.checkpoint.io import FileReader
+from plait.checkpoint.token_report import compare_tokens
+from plait.checkpoint.types import Checkpoint
 from plait.engine.hashes import Registry
 from plait.engine.threads import run_on_threads
 from plait.engine.work import Work, digest_of_unit, units_of
@@ -30,6 +32,22 @@ def verify_folder(plan: Plan, folder: Path) -> None:
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
         raise MergeError(f"The output differs from the plan in {len(wrong)} tensors, such as {wrong[0]}.")
+    if plan.recipe.tokenizer is not None:
+        _check_vocabulary(written)
+
+
+def _check_vocabulary(written: Checkpoint) -> None:
+    """Hold one number against the others: the config's vocabulary, rows of embeddings and heads, tokenizer's length."""
+    model = compare_tokens([written]).models[0]
+    said = {} if model.vocab_size is None else {"config.json": model.vocab_size}
+    sizes = {**said, **model.rows}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise MergeError(f"The output's vocabulary has several sizes: {told}.")
+    if model.rows and model.length > min(sizes.values()):
+        raise MergeError(
+            f"The output's tokenizer has numbers up to {model.length - 1}, and {min(sizes.values())} rows."
+        )
 
 
 def verify_bytes(work: Work) -> None:

@@ -11,7 +11,7 @@ from plait.errors import Fault
 from plait.methods import find_method, method_names
 from plait.output.config import ConfigNote, output_config
 from plait.planning.account import Account
-from plait.planning.alignment import align_tokens
+from plait.planning.alignment import Aligned, align_tokens
 from plait.planning.components import Components
 from plait.planning.decide import Decisions
 from plait.planning.extra import Extras
@@ -105,12 +105,12 @@ class _Document:
         self._align(donor_key)
         stored = dict(self.views)
         ties = self._settle_ties(donor_key)
-        tokens = self._align_tokens(donor_key)
+        aligned = self._align_tokens(donor_key)
         donor = self.views[donor_key]
         laid, wrong = self._lay(donor)
-        side = self._side_files(donor, tokens)
+        side = self._side_files(donor, aligned.tokens)
         self._judge_inputs(donor)
-        if wrong:
+        if wrong or aligned.faults:
             faults += wrong
             return None
         parts = (Shapes(recipe.where, donor), Components(recipe, donor), Extras(donor, ties.names))
@@ -226,8 +226,8 @@ class _Document:
         if not found:
             faults += account.ignored(decisions)
 
-    def _align_tokens(self, donor_key: str) -> View | None:
-        """Align the rows of token tables; returns where the tokenizer files come from."""
+    def _align_tokens(self, donor_key: str) -> Aligned:
+        """Align the rows of token tables."""
         donor = self.views[donor_key]
         source = tokenizer_donor(self.recipe, self.views, donor, self.library)
         found = align_tokens(self.recipe, self.views, donor, source)
@@ -235,7 +235,7 @@ class _Document:
         self.library.faults += found.faults
         self.warnings += found.warnings
         self.notes += found.notes
-        return found.tokens
+        return found
 
     def _side_files(self, donor: View, tokens: View | None) -> SideFiles:
         side, faults = plan_side_files(self.recipe, list(self.views.values()), donor, tokens or donor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ TEXTS = {
 
 
 def trained(kind: str, corpus: str, size: int, special: tuple[str, ...] = ("<s>", "</s>")) -> Tokenizer:
-    """Train a tokenizer of a kind on a few sentences."""
+    """Train a tokenizer of a kind on a few sentences; the same each time, which training itself is not."""
+    return Tokenizer.from_str(_trained(kind, corpus, size, special))
+
+
+@cache
+def _trained(kind: str, corpus: str, size: int, special: tuple[str, ...]) -> str:
     if kind == "bpe":
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -38,7 +44,7 @@ def trained(kind: str, corpus: str, size: int, special: tuple[str, ...] = ("<s>"
             vocab_size=size, special_tokens=list(special), unk_token=special[0], show_progress=False
         )
     tokenizer.train_from_iterator(TEXTS[corpus], trainer)
-    return tokenizer
+    return str(tokenizer.to_str())
 
 
 @pytest.fixture
