@@ -50,13 +50,13 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
         search = Search(checkpoint.tensors, settings, reader)
         search.run()
     unused = _running(search)
-    if not search.made and not search.problems:
-        hint = "If its weights are plain, take quantization_config out of its config.json."
-        raise CheckpointError(f"{told}, but has none of that format's tensors beside its weights. {hint}")
-    problems = search.problems | _left_over(search, unused)
+    problems = search.problems or _left_over(search, unused)
     if problems:
         texts = [f"{why}: {list_some(names)}" for why, names in problems.items()]
         raise CheckpointError(f"{told}; not all of it can be read: {'; '.join(texts)}. {_OUT}")
+    if not search.made:
+        hint = "If its weights are plain, take quantization_config out of its config.json."
+        raise CheckpointError(f"{told}, but has none of that format's tensors beside its weights. {hint}")
     return _plain(checkpoint, search, unused, scheme)
 
 
