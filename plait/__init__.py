@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plait.api import explain, inspect, kinship, load, merge, merge_tensors, plan, tokens
+    from plait.adapters.report import Extraction
+    from plait.api import explain, extract, inspect, kinship, load, merge, merge_tensors, plan, tokens
     from plait.checkpoint.types import Checkpoint, StoredTensor
     from plait.engine.kinship import Kinship
     from plait.engine.run import Event, MergeResult
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "plait.api": ("explain", "inspect", "kinship", "load", "merge", "merge_tensors", "plan", "tokens"),
+    "plait.api": ("explain", "extract", "inspect", "kinship", "load", "merge", "merge_tensors", "plan", "tokens"),
     "plait.checkpoint.types": ("Checkpoint", "StoredTensor"),
     "plait.engine.kinship": ("Kinship",),
     "plait.engine.run": ("Event", "MergeResult"),
     "plait.errors": ("CheckpointError", "MergeError", "OutputError", "PlaitError", "RecipeError"),
+    "plait.adapters.report": ("Extraction",),
     "plait.planning.types": ("Plan",),
 }
 
@@ -32,6 +34,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Event",
+    "Extraction",
     "Kinship",
     "MergeError",
     "MergeResult",
@@ -42,6 +45,7 @@ __all__ = [
     "StoredTensor",
     "__version__",
     "explain",
+    "extract",
     "inspect",
     "kinship",
     "load",

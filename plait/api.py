@@ -19,11 +19,12 @@ from plait.recipe import parse_recipe
 from plait.recipe.references import parse_reference
 
 if TYPE_CHECKING:
+    from plait.adapters import Extraction
     from plait.checkpoint.token_report import TokenReport
     from plait.engine.kinship import Kinship
     from plait.engine.run import Event, MergeResult
 
-__all__ = ["explain", "inspect", "kinship", "load", "merge", "merge_tensors", "plan", "tokens"]
+__all__ = ["explain", "extract", "inspect", "kinship", "load", "merge", "merge_tensors", "plan", "tokens"]
 
 Path_ = str | os.PathLike[str]
 
@@ -163,20 +164,6 @@ def tokens(models: Sequence[Path_]) -> TokenReport:
     return compare_tokens([open_checkpoint(os.fspath(model)) for model in models])
 
 
-def tokens(models: Sequence[Path_]) -> TokenReport:
-    """Describe the tokens of one or more models, and compare each with the first: tokens, numbers, kinds, rows.
-
-    Args:
-        models: Checkpoints (folders, files, hub names); only their headers and tokenizer files are read.
-
-    Raises:
-        CheckpointError: one of them cannot be opened.
-    """
-    from plait.checkpoint.token_report import compare_tokens
-
-    return compare_tokens([open_checkpoint(os.fspath(model)) for model in models])
-
-
 def kinship(models: Sequence[Path_], base: Path_, *, measure: str = "pearson", threads: int | None = None) -> Kinship:
     """Compare what fine-tuning changed in two or more models of one base: model kinship, arXiv 2410.12613.
 
@@ -202,8 +189,81 @@ def kinship(models: Sequence[Path_], base: Path_, *, measure: str = "pearson", t
     listed: list[dict[str, str]] = [{"model": os.fspath(model)} for model in models]
     document = {"models": listed, "merge_method": "metagpt", "base_model": os.fspath(base)}
     planned = make_plan(parse_recipe(json.dumps(document), file="kinship"), root=Path.cwd())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return kinship_of(planned, measure, threads or cores)
+    return kinship_of(planned, measure, threads or _cores())
+
+
+def extract(
+    base: Path_,
+    model: Path_,
+    out: Path_,
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    error: float | None = None,
+    include: str | None = None,
+    exclude: str | None = None,
+    save_embeddings: bool = True,
+    base_name: str | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    memory: int = 1 << 31,
+    overwrite: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> Extraction:
+    """Write the difference of `model` from `base` as a LoRA adapter, a folder that peft loads, or leave nothing there.
+
+    The weights of linear layers become factors of low rank, as near as the rank allows; whatever else differs is saved
+    whole. Scaling is 1. One layer is held in memory at a time and thread.
+
+    Args:
+        base: The checkpoint (folder, file, hub name) that the model was made from.
+        model: The fine-tuned checkpoint.
+        out: The folder to make.
+        rank: Singular values kept of each delta, from 1 up; 32 where neither `energy` nor `error` is given.
+        energy: Keep as many as have this share of the sum of squares, in (0, 1).
+        error: Keep as many as leave this relative error (of Frobenius norms), in (0, 1).
+        include: Regular expression, searched for in tensor names: leave out all others.
+        exclude: Regular expression: leave out what matches.
+        save_embeddings: Whether embeddings that differ are saved whole, or left out.
+        base_name: What adapter_config.json calls the base; default as in `base`.
+        seed: Of the random projection, which decides the last digits only.
+        threads: Most threads; default one a core. The result does not depend on it.
+        memory: Most bytes to hold, unless a single layer needs more; fewer threads work where layers are large.
+        overwrite: Replace an earlier adapter; nothing of it is kept.
+        on_event: Called with progress, from any thread.
+
+    Returns:
+        Rank and relative error of each module, the total error, what was saved whole and what was left out.
+
+    Raises:
+        CheckpointError: a checkpoint is quantised, or tensors differ in name or shape; all are named.
+        OutputError: the folder may not be touched, or the disk is full.
+        MergeError: an input has NaN or infinity.
+        PlaitError: an argument is out of range, or nothing differs that an adapter can hold.
+    """
+    from plait.adapters import extract_adapter
+    from plait.adapters.low_rank import Wanted
+
+    return extract_adapter(
+        os.fspath(base),
+        os.fspath(model),
+        Path(out),
+        Wanted(32 if rank is energy is error is None else rank, energy, error),
+        include=include,
+        exclude=exclude,
+        save_embeddings=save_embeddings,
+        base_name=base_name,
+        seed=seed,
+        threads=threads or _cores(),
+        memory=memory,
+        overwrite=overwrite,
+        on_event=on_event or (lambda _event: None),
+    )
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load(checkpoint: Path_) -> dict[str, Any]:

@@ -21,6 +21,7 @@ _COMMANDS = {
     "inspect": "Show what a checkpoint holds, from its headers.",
     "tokens": "Show the tokens of models, and how they differ.",
     "kinship": "Show how alike the changes are that models made to their base.",
+    "extract": "Write the difference of a model from its base as a LoRA adapter.",
     "completion": "Print the script that completes plait's commands in a shell.",
 }
 

@@ -11,7 +11,7 @@ from plait.errors import OutputError
 
 __all__ = ["check_output", "make_folder", "partial_folder", "publish", "require_space", "sweep"]
 
-_OURS = ("plait.lock", "config.json", "model.safetensors", "model.safetensors.index.json")
+_OURS = ("plait.lock", "config.json", "model.safetensors", "model.safetensors.index.json", "adapter_config.json")
 
 
 def partial_folder(out: Path) -> Path:

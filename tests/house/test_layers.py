@@ -17,7 +17,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plait.methods": {*FACTS, "plait.ops"},
     "plait.recipe": FACTS,
     "plait.structure": FACTS,
-    "plait.checkpoint": {*FACTS, "plait.structure"},
+    # ops: quantised weights and adapters are made on demand, by the same kernels
+    "plait.checkpoint": {*FACTS, "plait.structure", "plait.ops"},
     "plait.output.config": {*FACTS, "plait.structure", "plait.output.layer_settings"},
     "plait.output.layer_settings": {*FACTS, "plait.structure"},
     "plait.planning": {
@@ -32,12 +33,14 @@ MAY_IMPORT: dict[str, set[str]] = {
         *FACTS, "plait.ops", "plait.methods", "plait.checkpoint", "plait.planning", "plait.output",
         "plait.engine.hashes",
     },
-    "plait.api": {*FACTS, "plait.recipe", "plait.checkpoint", "plait.planning", "plait.engine", "plait.output"},
+    "plait.adapters": {*FACTS, "plait.ops", "plait.structure", "plait.checkpoint", "plait.engine"},
+    "plait.api": {*FACTS, "plait.adapters", "plait.recipe", "plait.checkpoint", "plait.planning", "plait.engine", "plait.output"},
     "plait.cli": {
         "plait", *FACTS, "plait.api", "plait.methods", "plait.checkpoint", "plait.planning", "plait.engine",
+        "plait.adapters",
     },
     "plait.__main__": {"plait.cli"},
-    "plait": {*FACTS, "plait.api", "plait.checkpoint", "plait.planning", "plait.engine"},
+    "plait": {*FACTS, "plait.api", "plait.checkpoint", "plait.planning", "plait.engine", "plait.adapters"},
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "lm_eval", "optuna", "ray", "peft", "accelerate"}
 MODULES = sorted((ROOT / "plait").rglob("*.py"))
