@@ -150,9 +150,13 @@ def align_to(donor: View, view: View) -> tuple[View, str]:
     names = {name: found.renames.get(name, name) for name in view.entries}
     entries = {names[name]: source for name, source in view.entries.items()}
     aliases = {names.get(a, a): names.get(b, b) for a, b in view.aliases.items()}
-    changes = [f"{verb} {part!r}" for verb, part in (("without", found.strip), ("with", found.add)) if part]
-    note = f"{view.reference}: {len(found.renames)} names read {' and '.join(changes)} to match {donor.reference}."
+    changes = "; ".join(_as_words(*change) for change in ((found.strip, found.add), *found.further))
+    note = f"{view.reference}: {len(found.renames)} names read {changes} to match {donor.reference}."
     return replace(view, entries=entries, aliases=aliases), note
+
+
+def _as_words(strip: str, add: str) -> str:
+    return " and ".join(f"{verb} {part!r}" for verb, part in (("without", strip), ("with", add)) if part)
 
 
 def some(names: Sequence[str], shown: int = 4) -> str:

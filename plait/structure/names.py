@@ -1,10 +1,10 @@
-"""Bringing one checkpoint's tensor names to another's: the one change of prefix under which most of them agree."""
+"""Bringing one checkpoint's tensor names to another's: the changes of prefix under which most of them agree."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["Alignment", "align"]
 
@@ -21,10 +21,10 @@ _LONGEST = 3  # segments that a changed prefix may have, on either side
 class Alignment:
     """How another checkpoint's names become the reference's."""
 
-    renames: Mapping[str, str]
+    renames: dict[str, str]
     """Name as stored -> name in the reference's manner; only the tensors that the change helps."""
     strip: str
-    """The dotted prefix taken off, "" for none."""
+    """The dotted prefix taken off most of them, "" for none."""
     add: str
     """The dotted prefix put on instead, "" for none."""
     matched: int
@@ -33,6 +33,8 @@ class Alignment:
     """Names as stored of those that it has not."""
     ambiguous: tuple[Change, ...] = ()
     """The (strip, add) changes that are equally good and disagree; nothing is renamed then."""
+    further: tuple[Change, ...] = ()
+    """The (strip, add) changes of other parts, most names first: a tower that moved along with the language model."""
 
 
 def align(reference: Shapes, other: Shapes) -> Alignment:
@@ -44,10 +46,31 @@ def align(reference: Shapes, other: Shapes) -> Alignment:
     as the two may differ in depth. Equally good changes with one result count as one (the shortest is
     reported); with different results nothing is renamed and `ambiguous` lists them.
 
+    Where a change was made, the names that it leaves out may have changes of their own (`further`), as in a
+    vision-language model that another version of its library has saved. These are held to be the same part only when
+    segments were put in, taken out or moved (`visual` and `model.visual`), not when others stand in their place.
+
     >>> base = {"transformer.h.0.ln.weight": (8,), "transformer.wte.weight": (97, 8)}
     >>> align(base, {"h.0.ln.weight": (8,), "h.1.ln.weight": (8,), "wte.weight": (97, 8)}).renames["h.1.ln.weight"]
     'transformer.h.1.ln.weight'
     """
+    found = _best_change(reference, other, related=False)
+    while True:
+        stored = {found.renames.get(name, name): name for name in other}
+        more = _best_change(reference, {name: other[own] for name, own in stored.items()}, related=True)
+        if not found.renames or not more.renames:
+            return found
+        renames = found.renames | {stored[name]: new for name, new in more.renames.items()}
+        found = replace(
+            found,
+            renames={name: renames[name] for name in other if name in renames},
+            matched=more.matched,
+            unmatched=tuple(stored[name] for name in more.unmatched),
+            further=(*found.further, (more.strip, more.add)),
+        )
+
+
+def _best_change(reference: Shapes, other: Shapes, *, related: bool) -> Alignment:
     wanted = {(_LAYER.sub("#", name, count=1), shape) for name, shape in reference.items()}
     forms: dict[Form, list[str]] = {}
     for name, shape in other.items():
@@ -56,6 +79,7 @@ def align(reference: Shapes, other: Shapes) -> Alignment:
     lost = {form: names for form, names in forms.items() if form not in wanted}
 
     helped = _helped(lost, (form for form in wanted if form[0] not in taken))
+    helped = {change: forms_ for change, forms_ in helped.items() if not related or _is_related(*change)}
     best = max((sum(len(lost[form]) for form in forms_) for forms_ in helped.values()), default=0)
     ties = sorted(
         (change for change, forms_ in helped.items() if sum(len(lost[form]) for form in forms_) == best),
@@ -116,6 +140,20 @@ def _is_prefix_change(strip: str, add: str, end: str) -> bool:
     # `score.weight` is no other spelling of `lm_head.weight`: the module's own name must be in the common end,
     # unless one side has nothing but that end.
     return strip != add and ("." in end or not strip or not add)
+
+
+def _is_related(strip: str, add: str) -> bool:
+    """Whether the prefixes differ by segments put in or moved, and not by what part of a model they name.
+
+    >>> _is_related("vision_tower.vision_model", "model.vision_tower"), _is_related("audio.model", "vision.model")
+    (True, False)
+    """
+    one, two = ([part for part in prefix.split(".") if part] for prefix in (strip, add))
+    for end in (0, -1):
+        while one and two and one[end] == two[end]:
+            one.pop(end)
+            two.pop(end)
+    return not one or not two or bool(set(one) & set(two))
 
 
 def _changed(name: str, change: Change) -> str:

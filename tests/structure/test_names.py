@@ -53,6 +53,46 @@ def test_a_language_model_within_a_vision_model(tiny):
     assert align(both, text).renames == {new: old for old, new in found.renames.items()}
 
 
+LAYOUTS = {
+    "llava": {"language_model.model": "model.language_model", "language_model.lm_head": "lm_head"}
+    | {"vision_tower": "model.vision_tower", "multi_modal_projector": "model.multi_modal_projector"},
+    "qwen2-vl": {"model": "model.language_model", "lm_head": "lm_head", "visual": "model.visual"},
+    "gemma3": {"language_model.model": "model.language_model", "vision_tower.vision_model": "model.vision_tower"},
+}
+PARTS = {
+    "language_model.model": ("layers.0.mlp.up.weight", "layers.1.mlp.up.weight", "norm.weight", "embed_tokens.weight"),
+    "model": ("layers.0.mlp.up.weight", "layers.1.mlp.up.weight", "norm.weight", "embed_tokens.weight"),
+    "vision_tower.vision_model": ("encoder.layers.0.mlp.fc1.weight", "post_layernorm.weight"),
+    "vision_tower": ("vision_model.encoder.layers.0.mlp.fc1.weight", "vision_model.post_layernorm.weight"),
+    "visual": ("blocks.0.mlp.fc1.weight", "merger.ln_q.weight"),
+    "multi_modal_projector": ("linear_1.weight",),
+}
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_towers_that_moved_with_the_language_model_are_found_too(layout, back):
+    moves = LAYOUTS[layout]
+    ends = {old: PARTS.get(old, ("weight",)) for old in moves}
+    new = {f"{old}.{end}": f"{moves[old]}.{end}" for old in moves for end in ends[old]}
+    one, two = ({name: (len(name) % 3 + 7, 8) for name in new}, {new[name]: (len(name) % 3 + 7, 8) for name in new})
+    reference, other = (two, one) if back else (one, two)
+    found = align(reference, other)
+    renamed = {found.renames.get(name, name): shape for name, shape in other.items()}
+    assert renamed == reference
+    assert (found.matched, found.unmatched) == (len(other), ())
+    assert 1 <= len(found.further) <= len(moves) - 1
+
+
+def test_another_tower_is_no_tower_that_moved():
+    text = {f"layers.{i}.up.weight": (9, 8) for i in range(3)}
+    reference = {f"model.language.{name}": shape for name, shape in text.items()}
+    reference["model.vision.blocks.0.fc.weight"] = (5, 8)
+    other = {f"model.{name}": shape for name, shape in text.items()} | {"audio.blocks.0.fc.weight": (5, 8)}
+    found = align(reference, other)
+    assert (found.further, found.unmatched) == ((), ("audio.blocks.0.fc.weight",))
+
+
 def test_gpt2_with_and_without_its_wrapper(tiny):
     wrapped, plain = tiny("gpt2")[0], tiny("gpt2-headless")[0]
     assert align(wrapped, plain).renames == {name: f"transformer.{name}" for name in plain}
