@@ -61,9 +61,14 @@ def _faults(expected: _Expected, name: str, plan: Plan) -> list[str]:
 
 
 def _forms_of_inputs(plan: Plan) -> set[str]:
-    """The names of everything that the plan reads, writes or drops, without numbers of layers."""
-    names = [source.name for step in (*plan.stage_steps, *plan.steps) for source in step.inputs]
-    return {_form(name) for name in (*names, *(step.name for step in plan.steps), *(d.name for d in plan.dropped))}
+    """The names of everything that the plan writes or drops, without numbers of layers.
+
+    What it reads under other names is in the output, in the donor's manner: the class may know it by its name there,
+    as it does for files that an older version of transformers wrote.
+    """
+    steps = (*plan.stage_steps, *plan.steps)
+    moved = {_form(source.name) for step in steps for source in step.inputs if _form(source.name) != _form(step.name)}
+    return {_form(step.name) for step in steps} | ({_form(drop.name) for drop in plan.dropped} - moved)
 
 
 def _form(name: str) -> str:

@@ -58,6 +58,17 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "MambaForCausalLM",
         {"vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": 3, "state_size": 4, "conv_kernel": 3},
     ),
+    "llava": (
+        "LlavaConfig",
+        "LlavaForConditionalGeneration",
+        {
+            "text_config": _TEXT | {"model_type": "llama"},
+            "vision_config": {"model_type": "clip_vision_model", "hidden_size": WIDTH, "intermediate_size": 24}
+            | {"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 8},
+            "image_token_id": 40,
+            "tie_word_embeddings": False,
+        },
+    ),
     "qwen3_moe": (
         "Qwen3MoeConfig",
         "Qwen3MoeForCausalLM",
