@@ -11,7 +11,7 @@ from plait.errors import PlaitError
 from plait.methods import find_method
 from plait.methods.measures import SAMPLE
 from plait.planning.totals import passes
-from plait.planning.types import Plan, Step
+from plait.planning.types import Plan, Source, Step
 
 __all__ = ["BATCH", "TILE", "Geometry", "fit_threads", "peak_memory", "room_to_keep"]
 
@@ -53,7 +53,15 @@ def _tile_bytes(step: Step, device: Geometry) -> int:
     if whole:
         floats *= 3  # matrix methods may work in float64 beside the stack
     inner = max((_tile_bytes(source.step, device) for source in step.inputs if source.step), default=0)
-    return batch * raw + tile * floats + inner
+    return batch * raw + tile * floats + inner + sum(_making_bytes(source, batch) for source in step.inputs)
+
+
+def _making_bytes(source: Source, batch: int) -> int:
+    """Bytes that are held to make a derived tensor: a batch of what it is made from, and its small parts as floats."""
+    if source.tensor is None or source.tensor.derived is None:
+        return 0
+    chief, *others = source.tensor.derived.parts
+    return 8 * min(batch, chief.size) + 4 * sum(part.size for part in others)
 
 
 def _locality(step: Step) -> str:

@@ -17,6 +17,23 @@ _BLOCK = 1024  # columns whose rows of `right` stay in the cache while all rows 
 
 
 @kernel
+def _add_scaled(total: Any, factor: Any, numbers: Any) -> None:
+    for j in range(len(total)):
+        total[j] = total[j] + factor * numbers[j]
+
+
+@kernel
+def _add_four(total: Any, factors: Any, rows: Any, low: int, high: int) -> None:
+    a, b, c, d = factors[0], factors[1], factors[2], factors[3]
+    first, second, third, fourth = rows[0][low:high], rows[1][low:high], rows[2][low:high], rows[3][low:high]
+    for j in range(len(total)):
+        value = total[j] + a * first[j]
+        value = value + b * second[j]
+        value = value + c * third[j]
+        total[j] = value + d * fourth[j]
+
+
+@kernel
 def add_product(values: Any, start: int, left: Any, right: Any, scaling: Any) -> None:
     """Add scaling * (left @ right) to `values`, which holds the product's entries from `start` on, row by row.
 
@@ -32,22 +49,15 @@ def add_product(values: Any, start: int, left: Any, right: Any, scaling: Any) ->
             if low >= high:
                 continue
             count = high - low
-            total[:count] = 0
+            here = total[:count]
+            here[:] = 0
+            # Slices, whose indices start at 0: only so are the loops vectorised.
             for k in range(0, rank - 3, 4):
-                a, b, c, d = left[row, k], left[row, k + 1], left[row, k + 2], left[row, k + 3]
-                for j in range(count):
-                    at = low + j
-                    value = total[j] + a * right[k, at]
-                    value = value + b * right[k + 1, at]
-                    value = value + c * right[k + 2, at]
-                    total[j] = value + d * right[k + 3, at]
+                _add_four(here, left[row, k : k + 4], right[k : k + 4], low, high)
             for k in range(rank - rank % 4, rank):
-                a = left[row, k]
-                for j in range(count):
-                    total[j] = total[j] + a * right[k, low + j]
+                _add_scaled(here, left[row, k], right[k][low:high])
             offset = row * columns + low - start
-            for j in range(count):
-                values[offset + j] += scaling * total[j]
+            _add_scaled(values[offset : offset + count], scaling, here)
 
 
 @kernel
