@@ -74,11 +74,6 @@ def _closed(modules: Iterable[str], names: Iterable[str]) -> set[str]:
     """Add what peft would take for one of these modules, too; then leave only the outermost."""
     known = {module for name in names for module in _ancestors(name)}
     saved = {module for module in known if any(module.endswith(chosen) for chosen in modules)}
-    while True:
-        more = {module for module in known - saved if any(module.endswith(chosen) for chosen in saved)}
-        if not more:
-            break
-        saved |= more
     return {one for one in saved if not any(one.startswith(f"{other}.") for other in saved)}
 
 

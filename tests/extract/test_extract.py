@@ -100,6 +100,33 @@ def test_threads_and_repetition_give_the_same_bytes(pair):
     assert not out.with_name("out.partial").exists()
 
 
+def test_a_random_projection_is_drawn_by_seed_and_name(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {f"layers.{i}.up.weight": rng.standard_normal((280, 300)).astype(np.float32) for i in range(2)}
+    for name, factor in {"base": 0, "model": 1}.items():
+        (tmp_path / name).mkdir()
+        save_file({key: array * (1 + factor) for key, array in arrays.items()}, tmp_path / name / "model.safetensors")
+    made = []
+    for number, (threads, seed) in enumerate([(1, 0), (2, 0), (1, 1)]):
+        out = tmp_path / str(number)
+        found = plait.extract(tmp_path / "base", tmp_path / "model", out, rank=4, threads=threads, seed=seed)
+        made.append((out / "adapter_model.safetensors").read_bytes())
+    assert made[0] == made[1] != made[2]
+    assert 0.9 < found.error < 1
+
+
+def test_numbers_that_are_no_floats_are_saved_when_they_differ(pair):
+    base, model, out = pair()
+    for folder, count in ((base, 1), (model, 2)):
+        arrays = {**plait.load(folder), "counter.seen": np.full(2, count), "counter.same": np.zeros(2, np.int64)}
+        save_file(arrays, folder / "model.safetensors")
+    found = plait.extract(base, model, out, rank=1)
+    assert "counter" in found.saved
+    adapter, _ = _adapter(out)
+    assert adapter["base_model.model.counter.seen"].tolist() == [2, 2]
+    assert adapter["base_model.model.counter.same"].tolist() == [0, 0], "peft wants all of a module"
+
+
 def test_what_did_not_change_is_not_there(pair):
     base, model, out = pair()
     arrays = {name: array.copy() for name, array in plait.load(base).items()}
