@@ -161,7 +161,7 @@ def tokens(models: Sequence[Path_]) -> TokenReport:
     """
     from plait.checkpoint.token_report import compare_tokens
 
-    return compare_tokens([open_checkpoint(os.fspath(model)) for model in models])
+    return compare_tokens([_open(model) for model in models])
 
 
 def kinship(models: Sequence[Path_], base: Path_, *, measure: str = "pearson", threads: int | None = None) -> Kinship:
