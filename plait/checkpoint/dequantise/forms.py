@@ -28,6 +28,7 @@ E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3
 _BAND = 1 << 17
 # Formats that hold the transpose are read in strips, one short piece of every row: wider bands make longer pieces.
 _WIDE = 1 << 20
+_STRIP = 1 << 23  # bytes
 Array = npt.NDArray[Any]
 
 
@@ -289,7 +290,19 @@ def _groups(reader: FileReader, index: StoredTensor | None, columns: int, group:
 
 
 def _strip(reader: FileReader, words: StoredTensor, low: int, high: int) -> npt.NDArray[np.uint32]:
-    """Read columns [low, high) of a matrix of int32 words."""
+    """Cut columns [low, high) out of a matrix of int32 words, of which wider strips are read and kept."""
+    rows, columns = words.shape
+    width = min(columns, max(1, _STRIP // max(1, 4 * rows)))
+    out = np.empty((rows, high - low), np.uint32)
+    for which in range(low // width, -(-high // width)):
+        first, last = which * width, min((which + 1) * width, columns)
+        wide = reader.kept((words, "strip", which), partial(_read_strip, reader, words, first, last), most=KEPT)
+        begin, end = max(low, first), min(high, last)
+        out[:, begin - low : end - low] = wide[:, begin - first : end - first]
+    return out
+
+
+def _read_strip(reader: FileReader, words: StoredTensor, low: int, high: int) -> npt.NDArray[np.uint32]:
     rows, columns = words.shape
     if (low, high) == (0, columns):
         return raw_of(reader, words, 0, words.size).view(np.uint32).reshape(rows, columns)
