@@ -51,7 +51,9 @@ def open_checkpoint(
     if adapter is None:
         return opened
     folder = _locate(adapter, adapter_revision, root)
-    return replace(put_on(dequantised(opened), read_adapter(folder, adapter)), reference=f"{opened.reference}+{adapter}")
+    return replace(
+        put_on(dequantised(opened), read_adapter(folder, adapter)), reference=f"{opened.reference}+{adapter}"
+    )
 
 
 def _open(written: str, revision: str | None, root: Path | None, above: tuple[Path, ...]) -> Checkpoint:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from plait.planning.types import Plan
+from plait.structure import align
 
 __all__ = ["model_class_findings"]
 
@@ -44,6 +45,9 @@ def model_class_findings(folder: Path, plan: Plan) -> tuple[list[str], list[str]
 
 def _faults(expected: _Expected, name: str, plan: Plan) -> list[str]:
     written = {step.name: step.shape for step in plan.steps}
+    # Files of older versions call parts by other prefixes than the class does, and the output keeps to its donor's.
+    renames = align(expected.shapes, written).renames
+    written = {renames.get(one, one): shape for one, shape in written.items()}
     known = _forms_of_inputs(plan)
     # What no input ever had is not lost: classes name some tensors (fused experts) otherwise than files do.
     absent = expected.shapes.keys() - written.keys() - expected.optional - plan.tied.keys()
@@ -61,14 +65,9 @@ def _faults(expected: _Expected, name: str, plan: Plan) -> list[str]:
 
 
 def _forms_of_inputs(plan: Plan) -> set[str]:
-    """The names of everything that the plan writes or drops, without numbers of layers.
-
-    What it reads under other names is in the output, in the donor's manner: the class may know it by its name there,
-    as it does for files that an older version of transformers wrote.
-    """
-    steps = (*plan.stage_steps, *plan.steps)
-    moved = {_form(source.name) for step in steps for source in step.inputs if _form(source.name) != _form(step.name)}
-    return {_form(step.name) for step in steps} | ({_form(drop.name) for drop in plan.dropped} - moved)
+    """The names of everything that the plan reads, writes or drops, without numbers of layers."""
+    names = [source.name for step in (*plan.stage_steps, *plan.steps) for source in step.inputs]
+    return {_form(name) for name in (*names, *(step.name for step in plan.steps), *(d.name for d in plan.dropped))}
 
 
 def _form(name: str) -> str:

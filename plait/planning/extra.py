@@ -25,13 +25,8 @@ class Extras:
     """Names that the output does not write."""
 
     def names(self, views: Iterable[View]) -> list[str]:
-        """Return the names that only other models than the donor have as tensors of their own."""
-        found = {
-            name: None
-            for view in views
-            for name in view.entries
-            if name not in self.donor.entries and name not in view.tied and name not in view.aliases
-        }
+        """Return the names that only other models than the donor have, and that are not tied to others."""
+        found = {name: None for view in views for name in view.entries if name not in self.donor.entries}
         return [name for name in found if name not in self.tied]
 
     def why_not(self, view: View, name: str) -> str:

@@ -97,6 +97,25 @@ def test_pain_10_two_vision_models_with_other_prefixes_are_merged_whole(first, m
     clean(info)
 
 
+def test_pain_5_what_is_copied_from_one_layout_is_not_missed_in_the_other(made, recipe, clean, tmp_path):
+    family = made("llava")
+    new = edited(family.b, tmp_path / "new-b", nested)
+    rules = f"tensors: [{{regex: norm, copy_from: {family.a}}}]\n"
+    plan = plait.plan(recipe(MEAN.format(family.a, new) + rules))
+    assert {drop.name.partition(".")[0] for drop in plan.dropped} == {"model"}
+    out = plait.merge(recipe(MEAN.format(family.a, new) + rules), tmp_path / "out", threads=1).path
+    _, info = family.load(out)
+    clean(info)
+
+
+def test_pain_1_a_part_that_is_lost_is_missed_whatever_the_layout(made, recipe, tmp_path):
+    family = made("llava")
+    lost = "tensors: [{match: 'language_model.model.layers.2.mlp.*', drop: true}]\n"
+    assert "language_model.model.layers.2.mlp.up_proj.weight" in plait.load(family.a)
+    with pytest.raises(plait.MergeError, match=r"expects 3 tensors that are not there, such as model.language_model"):
+        plait.merge(recipe(MEAN.format(family.a, family.b) + lost), tmp_path / "out", threads=1)
+
+
 def test_pain_10_a_text_model_goes_into_a_vision_model_and_its_tower_stays_as_it_is(made, recipe, clean, tmp_path):
     vision, text = made("llava"), made("llama", "llama-for-llava", **TEXT_OF_LLAVA)
     path = recipe(

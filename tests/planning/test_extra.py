@@ -141,6 +141,12 @@ def test_what_the_outputs_class_has_no_place_for_is_dropped_with_the_reason(name
     assert f"1 tensor of b dropped (the output follows a, {reason}): {name}." in told
 
 
+def test_a_switch_that_both_have_on_is_no_reason(pair):
+    on = {"attention_bias": True}
+    step, _, _ = pair("model.layers.0.self_attn.q_proj.bias", a=on, b=on)
+    assert step.action == "copy"
+
+
 def test_kinds_that_agree_in_that_layer_are_no_reason(pair):
     step, _, _ = pair("model.layers.0.cross.weight", a={"layer_types": ["x", "y"]}, b={"layer_types": ["x", "z"]})
     assert step.action == "copy"
@@ -176,7 +182,34 @@ def test_layers_of_a_stack_keep_their_own_biases(write_model, recipe):
 def test_modules_take_only_what_is_theirs(write_model, recipe):
     write_model("a", arrays(), CONFIG)
     write_model("b", arrays(**{"mtp.fc.weight": 1, "model.extra.weight": 1}), CONFIG)
-    text = "modules: {model: {models: [{model: a}, {model: b}]}}\nmerge_method: linear\nparameters: {weight: 1}\n"
+    part = "{models: [{model: a}, {model: b}]}"
+    text = f"modules: {{model: {part}}}\nmerge_method: linear\nparameters: {{weight: 1}}\n"
     plan = plait.plan(recipe(text))
     assert "model.extra.weight" in {step.name for step in plan.steps}
     assert [drop.name for drop in plan.dropped if drop.name.startswith("mtp")] == ["mtp.fc.weight"]
+    text = f"modules: {{model: {part}, default: {part}}}\nmerge_method: linear\nparameters: {{weight: 1}}\n"
+    names = [step.name for step in plait.plan(recipe(text)).steps]
+    assert (names.count("model.extra.weight"), names.count("mtp.fc.weight")) == (1, 1)
+
+
+def test_what_is_tied_is_not_copied(write_model, recipe):
+    without = arrays()
+    del without["lm_head.weight"]
+    for name, held in (("a", without), ("b", arrays())):
+        write_model(name, held, CONFIG | {"tie_word_embeddings": True})
+    plan = plait.plan(recipe(LINEAR))
+    assert "lm_head.weight" not in {step.name for step in plan.steps}
+    assert [(drop.name, drop.reason) for drop in plan.dropped] == [
+        ("lm_head.weight", "tied to model.embed_tokens.weight")
+    ]
+    assert plan.warnings == ()
+
+
+def test_a_model_of_another_class_is_passed_over_but_not_said_to_lack_it(write_model, recipe):
+    write_model("a", arrays(), CONFIG)
+    write_model("b", arrays(**{"extra.weight": 1}), CONFIG | {"architectures": ["Other"]})
+    write_model("c", arrays(**{"extra.weight": 1}), CONFIG)
+    plan = plait.plan(recipe(LINEAR.replace("}]", "}, {model: c}]", 1)))
+    step = next(step for step in plan.steps if step.name == "extra.weight")
+    assert (plan.models[step.sources[0].model].reference, step.reason) == ("c", "not in a")
+    assert [(drop.model, drop.name) for drop in plan.dropped] == [("b", "extra.weight")]

@@ -68,7 +68,7 @@ CASES = {
     ),
     "adapter": (
         "models:\n  - model: a+b\nmerge_method: passthrough\n",
-        ["r.yml:2: a+b: adapters cannot be merged here yet."],
+        ["r.yml:2: b: no adapter_config.json in "],
     ),
     "rule": (
         TWO + "merge_method: linear\n" + WEIGHT + "tensors:\n  - match: '*.q_prj.*'\n    drop: true\n",
@@ -209,6 +209,7 @@ def test_shapes_that_differ_are_one_fault_a_pair(faults, llamas, write_llama):
     assert "(and 18 more tensors)" in wide
     assert "Models of different width cannot be merged." in wide
     assert "[19, 8] in more" in more
+    assert "`tokenizer_source: union`" in more
     assert "`tensors:` rule" in more
 
 
