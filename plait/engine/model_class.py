@@ -48,7 +48,7 @@ def _faults(expected: _Expected, name: str, plan: Plan) -> list[str]:
     # Files of older versions call parts by other prefixes than the class does, and the output keeps to its donor's.
     renames = align(expected.shapes, written).renames
     written = {renames.get(one, one): shape for one, shape in written.items()}
-    known = _forms_of_inputs(plan)
+    known = _forms_of_inputs(plan) | {_form(one) for one in written}
     # What no input ever had is not lost: classes name some tensors (fused experts) otherwise than files do.
     absent = expected.shapes.keys() - written.keys() - expected.optional - plan.tied.keys()
     missing = sorted(
