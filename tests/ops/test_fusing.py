@@ -17,6 +17,7 @@ from plait.ops import Rng, codec, magnitude
 from plait.ops.fusing import (
     gram_of_grid,
     grid_can,
+    kept,
     merge_grid,
     merging,
     rows_of_grid,
@@ -154,6 +155,18 @@ def test_many_models():
     codec.encode(ops.weighted_sum(stack, weight) - ops.largest(stack), "BF16", expected, base)
     assert merge_grid(program, grid, "BF16", 0, out, has_base=True)
     assert out.tobytes() == expected.tobytes()
+
+
+def test_kept_machine_code_is_not_that_of_other_helpers(tmp_path, monkeypatch):
+    """Functions that a kernel calls are compiled into it: when they change, it is another kernel."""
+    monkeypatch.setenv("PLAIT_CACHE_DIR", str(tmp_path))
+    source = "def run():\n    return 1\n"
+    for helpers in ("old", "new"):
+        monkeypatch.setattr(kept, "_helpers", lambda helpers=helpers: helpers)
+        kept._compiled.cache_clear()
+        assert kept.compiled(source)() == 1
+    kept._compiled.cache_clear()
+    assert len(list(tmp_path.glob("*.py"))) == 2
 
 
 def test_machine_code_is_kept_for_the_next_process(tmp_path):

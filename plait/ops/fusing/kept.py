@@ -34,7 +34,7 @@ def compiled(source: str) -> Callable[..., Any]:
 
 @cache
 def _compiled(source: str) -> Callable[..., Any]:
-    versions = f"{numba.__version__} {llvmlite.__version__}"
+    versions = f"{numba.__version__} {llvmlite.__version__} {_helpers()}"
     name = hashlib.blake2b(f"{versions}\n{source}".encode(), digest_size=12).hexdigest()
     file = _folder() / f"plait_fused_{name}.py"
     options = {"nogil": True, "fastmath": False, "error_model": "numpy"}
@@ -45,6 +45,15 @@ def _compiled(source: str) -> Callable[..., Any]:
         return numba.njit(cache=True, **options)(module.run)  # type: ignore[no-any-return]
     except (OSError, RuntimeError):
         return numba.njit(**options)(module.run)  # type: ignore[no-any-return]
+
+
+@cache
+def _helpers() -> str:
+    """Tell by content the functions that kernels call, which are compiled into them."""
+    state = hashlib.blake2b(digest_size=12)
+    for file in sorted((Path(__file__).parents[1] / "on_cpu").glob("*.py")):
+        state.update(file.read_bytes())
+    return state.hexdigest()
 
 
 def _folder() -> Path:
