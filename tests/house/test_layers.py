@@ -29,8 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "plait", *FACTS, "plait.structure", "plait.checkpoint", "plait.planning", "plait.engine.hashes",
         "plait.output.config",
     },
+    # structure: names of the output are aligned with those of its model class
     "plait.engine": {
-        *FACTS, "plait.ops", "plait.methods", "plait.checkpoint", "plait.planning", "plait.output",
+        *FACTS, "plait.ops", "plait.methods", "plait.structure", "plait.checkpoint", "plait.planning", "plait.output",
         "plait.engine.hashes",
     },
     "plait.adapters": {*FACTS, "plait.ops", "plait.structure", "plait.checkpoint", "plait.engine"},
