@@ -17,6 +17,7 @@ from plait.ops import Rng, codec, magnitude
 from plait.ops.fusing import (
     gram_of_grid,
     grid_can,
+    histogram_of_grid,
     kept,
     merge_grid,
     merging,
@@ -224,6 +225,21 @@ def test_windows_in_one_call_are_counted_as_by_the_op(k, code, size, seed, has_b
             over += magnitude.window_count(stack[i], int(low_bits[i]), own)
         assert (counts[i] == own).all()
         assert above[i] == over
+
+
+@shaped
+def test_histograms_in_one_call_are_those_of_the_ops(code, has_base):
+    grid = make_grid(code, 4 + has_base, PIECE + 77, 3)
+    stack, _ = opened(grid, code, has_base=has_base)
+    middle = int(magnitude.magnitude_bits(np.array([0.5], np.float32))[0]) >> 16
+    counts = np.zeros((4, 1 << 16), np.int64)
+    assert histogram_of_grid(grid, code, np.array([-1, middle, -2, 0]), counts, has_base=has_base) == [True] * len(grid)
+    expected = np.zeros((4, 1 << 16), np.int64)
+    magnitude.histogram_high(stack[0], expected[0, : magnitude.HIGH])
+    magnitude.histogram_low(stack[1], middle, expected[1])
+    magnitude.histogram_low(stack[3], 0, expected[3])
+    assert (counts == expected).all()
+    assert counts[1].any()
 
 
 @shaped

@@ -12,7 +12,7 @@ from plait.methods.measures.measure import host
 from plait.methods.measures.seen import Of, Seen, one_each, reading
 from plait.methods.vocabulary import Array, Measured
 from plait.ops import Rng
-from plait.ops.fusing import Grid, window_of_grid
+from plait.ops.fusing import Grid, histogram_of_grid, window_of_grid
 from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, magnitude_bits, window_count
 
 __all__ = ["MagnitudeThreshold", "Threshold", "magnitude_threshold"]
@@ -74,6 +74,9 @@ class MagnitudeThreshold:
             spans[i] = int(around[low]), int(around[high])
         width = max((high - low for low, high in spans.values()), default=0) + 2
         most = min(_WIDE, max(_NARROW, _COUNTERS // max(1, len(self.rank))))
+        if width > most:  # no window can be sure to hold it, as where few entries lie between many small and some large
+            self.stage = "high"
+            return
         self.width = min(most, max(_NARROW, -(-width // _RUN) * _RUN))
         for i, (low, high) in spans.items():
             self.start_bits[i] = max(0, (low + high) // 2 - self.width // 2)
@@ -138,8 +141,14 @@ class MagnitudeThreshold:
                 return None
             self._count(rows)
             return [True] * len(grid)
-        if self.stage != "window":
+        if self.stage == "all":
             return None
+        if self.stage != "window":
+            high = [
+                -2 if i not in self.open else -1 if self.stage == "high" else self.start_bits[i] >> 16
+                for i in range(len(self.rank))
+            ]
+            return histogram_of_grid(grid, code, np.array(high, np.int64), self._counters(grid), has_base=has_base)
         low_bits = np.array([self.start_bits[i] if i in self.open else -1 for i in range(len(self.rank))], np.int64)
         above = np.zeros(len(self.rank), np.int64)
         finite = window_of_grid(grid, code, low_bits, self._counters(grid), above, has_base=has_base)

@@ -5,7 +5,16 @@ one. What a fused loop writes is the same, bit for bit, as the ops called one af
 operations in the same order, only without arrays in between.
 """
 
-from plait.ops.fusing.grids import Grid, gram_of_grid, grid_can, merge_grid, rows_of_grid, sums_of_grid, window_of_grid
+from plait.ops.fusing.grids import (
+    Grid,
+    gram_of_grid,
+    grid_can,
+    histogram_of_grid,
+    merge_grid,
+    rows_of_grid,
+    sums_of_grid,
+    window_of_grid,
+)
 from plait.ops.fusing.program import Program, merging, summing
 
 __all__ = [
@@ -13,6 +22,7 @@ __all__ = [
     "Program",
     "gram_of_grid",
     "grid_can",
+    "histogram_of_grid",
     "merge_grid",
     "merging",
     "rows_of_grid",

@@ -10,7 +10,16 @@ import numpy.typing as npt
 from plait.ops.fusing.program import Program
 from plait.ops.scratch import empty
 
-__all__ = ["Grid", "gram_of_grid", "grid_can", "merge_grid", "rows_of_grid", "sums_of_grid", "window_of_grid"]
+__all__ = [
+    "Grid",
+    "gram_of_grid",
+    "grid_can",
+    "histogram_of_grid",
+    "merge_grid",
+    "rows_of_grid",
+    "sums_of_grid",
+    "window_of_grid",
+]
 
 Grid = npt.NDArray[np.uint8]
 _KINDS: dict[str, tuple[int, Any]] = {"BF16": (0, np.uint16), "F16": (1, np.uint16), "F32": (2, np.float32)}
@@ -111,6 +120,20 @@ def window_of_grid(
     room = empty((len(low_bits) + 1, kernels.PIECE), np.float32)
     mask = kernels.window_run(kind, grid.view(view), has_base, low_bits, counts, above, room)
     return _finite(int(mask), len(grid))
+
+
+def histogram_of_grid(
+    grid: Grid, code: str, high: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], *, has_base: bool
+) -> list[bool]:
+    """Count magnitudes as `histogram_high` where `high` `[k]` is -1, as `histogram_low` where it is 0 or more.
+
+    `counts` is `[k, 2^16]`; a model whose `high` is below -1 is left out. Returns which rows are finite.
+    """
+    from plait.ops.on_cpu import grids as kernels  # late: compiles
+
+    kind, view = _KINDS[code]
+    room = empty((len(high) + 1, kernels.PIECE), np.float32)
+    return _finite(int(kernels.histogram_run(kind, grid.view(view), has_base, high, counts, room)), len(grid))
 
 
 def gram_of_grid(grid: Grid, code: str, *, has_base: bool) -> tuple[npt.NDArray[np.float64], list[bool]]:

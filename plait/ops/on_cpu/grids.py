@@ -17,7 +17,7 @@ from plait.ops.on_cpu.codec import decode_bf16, decode_f16, decode_float
 from plait.ops.on_cpu.jit import bits_of, kernel
 from plait.ops.on_cpu.lanes import ones_in, trailing_zeros, window_masks
 
-__all__ = ["BLOCK", "PIECE", "gram_run", "window_run"]
+__all__ = ["BLOCK", "PIECE", "gram_run", "histogram_run", "window_run"]
 
 PIECE = 1024
 BF16, F16, F32 = 0, 1, 2
@@ -94,6 +94,31 @@ def window_run(kind: int, grid: Any, has_base: bool, low_bits: Any, counts: Any,
         for i in range(models):
             if low_bits[i] >= 0:
                 above[i] += _tally(stack[i], size, u32(low_bits[i]), width, counts[i])
+    return mask
+
+
+@kernel
+def histogram_run(kind: int, grid: Any, has_base: bool, high: Any, counts: Any, room: Any) -> Any:
+    """Count every model's magnitudes by their upper 16 bits (`high` -1), or by the lower ones where the upper are `high`.
+
+    Int64 `[k]`, skipped where below -1; `[k, 2^16]`.
+    """
+    models = high.size
+    stack, base = room[:models], room[models]
+    mask = i64(0)
+    for low in range(0, grid.shape[1], PIECE):
+        size = min(PIECE, grid.shape[1] - low)
+        mask |= _load_all(kind, grid, low, models, has_base, base, stack, size)
+        for i in range(models):
+            x, wanted = stack[i], high[i]
+            if wanted == -1:
+                for j in range(size):
+                    counts[i, u32(bits_of(x[j]) & u32(0x7FFFFFFF)) >> u32(16)] += 1
+            elif wanted >= 0:
+                for j in range(size):
+                    magnitude = u32(bits_of(x[j]) & u32(0x7FFFFFFF))
+                    if magnitude >> u32(16) == u32(wanted):
+                        counts[i, magnitude & u32(0xFFFF)] += 1
     return mask
 
 
