@@ -112,6 +112,8 @@ class Checkpoint:
     """For a view: name here -> name in the files. Empty for a checkpoint as stored."""
     adapters: tuple[Path, ...] = ()
     """Folders of the adapters that it is seen with; `path` is the base's."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Tensors of the files that are not among `tensors`, and why."""
 
     @property
     def nbytes(self) -> int:

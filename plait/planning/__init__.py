@@ -111,7 +111,7 @@ def _assemble(
         side_files=last.side.files,
         seed=seed,
         tied=last.tied,
-        dropped=tuple(drop for part in planned for drop in part.dropped),
+        dropped=(*library.dropped, *(drop for part in planned for drop in part.dropped)),
         warnings=tuple(dict.fromkeys(w for part in planned for w in part.warnings)),
         notes=tuple(dict.fromkeys(n for part in planned for n in part.notes)),
         stage_steps=_needed(last.steps),

@@ -10,7 +10,7 @@ from typing import Any
 
 from plait.checkpoint import Checkpoint, dequantised, open_checkpoint, side_files
 from plait.errors import CheckpointError, Fault
-from plait.planning.types import Model, Source
+from plait.planning.types import Dropped, Model, Source
 from plait.recipe.types import ModelRef
 from plait.structure import Stack, align, find_stacks, locate
 
@@ -68,6 +68,8 @@ class Library:
     """From a lock: where the models that it calls by a neutral name lie."""
     models: list[Model] = field(default_factory=list)
     views: dict[str, View] = field(default_factory=dict)
+    dropped: list[Dropped] = field(default_factory=list)
+    """What the models' files have and their checkpoints leave out."""
     failed: set[str] = field(default_factory=set)
     """References that cannot be had, for which a fault was told already."""
 
@@ -93,6 +95,7 @@ class Library:
             return False
         index = len(self.models)
         self.models.append(self._model(reference, opened))
+        self.dropped += [Dropped(key, name, reason) for name, reason in opened.left_out.items()]
         entries = {name: Source(index, tensor) for name, tensor in opened.tensors.items()}
         self.views[key] = View(index, key, opened.config, entries, side_files(opened), aliases=opened.aliases)
         return True

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plait import ops
-from plait.methods.measures import SAMPLE, Gram, KeptNorm, MagnitudeThreshold
+from plait.methods.measures import SAMPLE, Gram, KeptNorm, MagnitudeThreshold, kept_norm
 from plait.ops import BLOCK, Rng, tile_scope
 
 few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -215,3 +215,18 @@ def test_a_user_s_own_way_to_keep_is_measured_tile_by_tile():
     assert measure.update_grid(raw(stack), "F32", 0, None, has_base=False) is None
     measure.update(stack, 0, None)
     assert measure.result().tolist() == [2]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_kept_is_measured_with_numbers_as_the_method_has_them(dtype):
+    """A density that float32 rounds is rounded here, too: else other entries would be kept than are measured."""
+    seen = []
+
+    def keep(deltas, p, _):
+        seen.append(p["density"])
+        return deltas
+
+    measure = kept_norm(keep).make({"density": np.array([[0.3]]), "rescale": "l1"}, 1, 8)
+    measure.update(np.ones((1, 8), dtype), 0, None)
+    assert seen[0].dtype == dtype
+    assert seen[0].tolist() == [[float(dtype(0.3))]]

@@ -91,6 +91,7 @@ def _plain(checkpoint: Checkpoint, search: Search, unused: Mapping[str, StoredTe
         config=plain_config(checkpoint.config),
         aliases={a: b for a, b in checkpoint.aliases.items() if a in tensors and b in tensors},
         notes=(*checkpoint.notes, *_notes(checkpoint, search, unused, scheme)),
+        left_out={**checkpoint.left_out, **dict.fromkeys(unused, "a scale that only the quantised model uses")},
     )
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from plait import ops
 from plait.methods.measures.measure import ExactSums, host
+from plait.methods.measures.seen import beside
 from plait.methods.vocabulary import Array, Measured
 from plait.ops.fusing import Grid, Program, summing, sums_of_grid
-from plait.ops.trace import Traced
 
 __all__ = ["KeptNorm", "kept_norm"]
 
@@ -82,32 +82,12 @@ def _norms(stack: Array) -> Array:
     return ops.abs_sum_blocks(stack) if stack.ndim < 3 else ops.sum_blocks(abs(stack))
 
 
-def _as_in_run(parameters: Mapping[str, Any], stack: Array) -> Mapping[str, Any]:
-    """Shape numbers as the method itself is given them, in float64, so that it keeps the very same entries."""
-    if isinstance(stack, Traced):
-        return parameters
-    shaped = {
-        name: value.reshape(*value.shape[:-1], *[1] * (stack.ndim - 1)) if isinstance(value, np.ndarray) else value
-        for name, value in parameters.items()
-    }
-    if isinstance(stack, np.ndarray):
-        return shaped
-    import torch  # late: torch is an extra
-
-    return {
-        name: torch.as_tensor(np.ascontiguousarray(value), device=stack.device)
-        if isinstance(value, np.ndarray)
-        else value
-        for name, value in shaped.items()
-    }
-
-
 def kept_norm(keep: Callable[[Array, Mapping[str, Any], Any], Array]) -> Measured:
     """Declare a KeptNorm for methods with `rescale`; `keep(deltas, parameters, rng)` is what the method keeps."""
 
     def make(parameters: Mapping[str, Any], k: int, size: int) -> KeptNorm:  # noqa: ARG001 - a measure's signature
         density = np.asarray(parameters["density"])
         wanted = parameters["rescale"] == "l1" and bool((density < 1).any())
-        return KeptNorm(k, lambda stack, rng: keep(stack, _as_in_run(parameters, stack), rng), wanted)
+        return KeptNorm(k, lambda stack, rng: keep(stack, beside(parameters, stack), rng), wanted)
 
     return Measured(make)

@@ -11,6 +11,7 @@ import numpy as np
 from plait.methods.vocabulary import Array
 from plait.ops import Rng
 from plait.ops.fusing import Grid, Program, rows_of_grid, summing
+from plait.ops.trace import Traced
 
 __all__ = ["Of", "Seen", "beside", "one_each", "reading"]
 
@@ -19,13 +20,18 @@ Of: TypeAlias = Callable[[Array, Mapping[str, Any], Any], Array]
 
 
 def beside(parameters: Mapping[str, Any], stack: Array) -> dict[str, Any]:
-    """Shape numbers to go with a stack: `[k, 1]` becomes `[k, 1, …]`, in the stack's element type and where it lives."""
+    """Shape numbers to go with a stack: `[k, 1]` becomes `[k, 1, …]`, in the stack's element type and where it lives.
+
+    A recipe's numbers reach the method itself in that type, too, so that what is measured is what the method does.
+    """
     return {name: _beside(value, stack) for name, value in parameters.items()}
 
 
 def _beside(value: Any, stack: Array) -> Any:
     if not isinstance(value, np.ndarray):
         return value
+    if isinstance(stack, Traced):  # which stands for float32 entries
+        return value.astype(np.float32)
     shaped = value.reshape(*value.shape[:-1], *[1] * (stack.ndim - 1))
     if isinstance(stack, np.ndarray):
         return shaped.astype(stack.dtype)
@@ -59,11 +65,7 @@ class Seen:
         """Return what is looked at as a loop over k models' entries, or None where it cannot be written so."""
         if self._program is None:
             first = rng and rng.at(0)
-            numbers = {
-                name: value.astype(np.float32) if isinstance(value, np.ndarray) else value
-                for name, value in self.parameters.items()
-            }
-            self._program = (summing(lambda stack: self.of(stack, numbers, first), k),)
+            self._program = (summing(lambda stack: self.of(stack, beside(self.parameters, stack), first), k),)
         return self._program[0]
 
     def in_one_call(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> Array | None:

@@ -98,6 +98,7 @@ def test_scales_of_the_cache_are_named_as_left_out(formats, write):
     seen = dequantised(open_checkpoint(write({f"a.{n}": a for n, a in arrays.items()} | more, settings)))
     assert list(seen.tensors) == ["a.weight"]
     assert seen.notes[-1] == "Left out, scales that only the quantised model uses: attn.k_scale, attn.v_scale."
+    assert list(seen.left_out) == ["attn.k_scale", "attn.v_scale"]
 
 
 def test_every_number_is_in_the_table_of_the_format():
