@@ -86,7 +86,8 @@ def _measure_bytes(step: Step) -> int:
             for one in maker.measured.values()
         )
     )
-    return blocks * 8 * (count * (count + 1) // 2) * 2 + counters
+    seen = 4 * count * min(step.size, BATCH) if method.measured else 0  # of a batch, what a measure looks at
+    return blocks * 8 * (count * (count + 1) // 2) * 2 + counters + seen
 
 
 def peak_memory(steps: Iterable[Step], threads: int, device: Geometry | None = None) -> int:
