@@ -32,7 +32,7 @@ class Traced:
     op: str
     arguments: tuple[Any, ...]
     models: int
-    """Entries along the first axis of a stack; 0 for a single array."""
+    """Entries along the first axis of a stack; 0 for a single array. A stack of one goes with a stack of any."""
     boolean: bool
     troubles: list[str]
     """What was refused, of this value or any that came from the same stack."""
@@ -66,6 +66,8 @@ class Traced:
     def __getitem__(self, index: Any) -> Traced:
         if type(index) is slice and self.models:
             return stacked(*(self[i] for i in range(self.models)[index]))
+        if index is None and not self.models:
+            return _note("stacked", (self,), models=1, boolean=self.boolean)
         if type(index) is not int or not -self.models <= index < self.models:
             self.refuse("an entry that is no model")
         return _note("item", (self, index % self.models), models=0, boolean=self.boolean)
@@ -112,36 +114,45 @@ def _refusing(name: str) -> Callable[..., NoReturn]:
 
 
 def _note(op: str, arguments: tuple[Any, ...], *, models: int | None = None, boolean: bool = False) -> Traced:
-    """Note an op down. All stacks in it must be of one length, or single arrays."""
+    """Note an op down. All stacks in it must be of one length, or of one entry, or single arrays."""
     traced = [argument for argument in arguments if isinstance(argument, Traced)]
-    lengths = {argument.models for argument in traced} - {0}
-    if len(lengths) > 1:
-        traced[0].refuse("stacks of different lengths")
-    made = max(lengths, default=0) if models is None else models
+    made = _length(arguments, traced[0]) if models is None else models
     troubles = traced[0].troubles
     if any(argument.troubles is not troubles for argument in traced):
         traced[0].refuse("arrays of two tracings")
     return Traced(op, arguments, models=made, boolean=boolean, troubles=troubles)
 
 
-def number(value: Any, models: int) -> Any:
-    """Return an operand as graphs keep it: Traced, a Python number, or float32 `[k]` for a number per model.
+def _length(operands: tuple[Any, ...], first: Traced) -> int:
+    """Tell how many models operands make together, as arrays broadcast: those of more than one entry are as long."""
+    lengths = {_models(operand) for operand in operands}
+    if len(lengths - {0, 1}) > 1:
+        first.refuse("stacks of different lengths")
+    return max(lengths)
 
-    Numbers are copied, as the method may go on and change them. A numpy scalar is neither, nor are float64 numbers per
-    model: they would have numpy promote.
+
+def _models(operand: Any) -> int:
+    """Return the entries along an operand's first axis: 0 of single arrays and of numbers that go with any."""
+    if isinstance(operand, Traced):
+        return operand.models
+    return operand.size if type(operand) is np.ndarray and operand.ndim == 1 else 0
+
+
+def number(value: Any) -> Any:
+    """Return an operand as graphs keep it: Traced, a Python number, float32 `[k]` for a number per model, or `[]`.
+
+    A number per model has shape `[k, 1, …]`; one of shape `[1]` goes with anything. Numbers are copied, as the method
+    may go on and change them. A numpy scalar is neither, nor are float64 numbers: they would have numpy promote.
     """
     if isinstance(value, Traced):
         return value
     if type(value) in {int, float}:
         return float(value)
-    if (
-        type(value) is np.ndarray
-        and value.ndim > 1
-        and value.shape[0] == value.size == models
-        and value.dtype == np.float32
-    ):
-        return np.array(value.reshape(-1))
-    return None
+    if type(value) is not np.ndarray or value.dtype != np.float32:
+        return None
+    if value.shape == (1,):
+        return np.array(value[0])
+    return np.array(value.reshape(-1)) if value.ndim > 1 and value.shape[0] == value.size > 0 else None
 
 
 def _narrowed(value: Any) -> Any:
@@ -154,9 +165,8 @@ def _narrowed(value: Any) -> Any:
 
 def _elementwise(op: str, *operands: Any, boolean: bool = False, of_booleans: bool = False) -> Traced:
     first = next(operand for operand in operands if isinstance(operand, Traced))
-    models = max(operand.models for operand in operands if isinstance(operand, Traced))
     exact = _narrowed if boolean else (lambda value: value)
-    kept = tuple(number(exact(operand), models) for operand in operands)
+    kept = tuple(number(exact(operand)) for operand in operands)
     if any(operand is None for operand in kept):
         first.refuse("a number of a type of its own")
     if op == "mul" and any(isinstance(operand, Traced) and not operand.boolean for operand in kept):
@@ -216,9 +226,11 @@ def _per_model(value: Any, stack: Traced, *, or_one: bool = False) -> Any:
     if isinstance(value, Traced):
         value.refuse("numbers made of the stack")
     each = np.array(value, np.float32).reshape(-1)
-    if each.size != stack.models and not (or_one and each.size == 1):
+    if or_one and each.size == 1:
+        return np.array(each[0])
+    if each.size != stack.models:
         raise ValueError(f"one number per model: {stack.models} models, but {each.size} numbers")
-    return np.broadcast_to(each, (stack.models,))
+    return each
 
 
 def weighted_sum(stack: Traced, weight: Any) -> Traced:
@@ -240,7 +252,7 @@ def drop(deltas: Traced, density: Any, rng: Any) -> Traced:
 
 def scale(x: Traced, factor: Any) -> Traced:
     """Note it."""
-    return _note("scale", (x, _per_model(factor, x, or_one=True) if x.models else float(np.float32(factor))))
+    return _note("scale", (x, _per_model(factor, x, or_one=True)))
 
 
 def elect(stack: Traced, weight: Any) -> Traced:

@@ -15,7 +15,7 @@ import plait
 from plait.engine import device, work
 from plait.methods import find_method, method_names
 
-NOT_FUSED = {"arcee_fusion", "cabs", "della", "della_linear", "passthrough", "tatr", "widen"}
+NOT_FUSED = {"arcee_fusion", "cabs", "della", "della_linear", "passthrough", "widen"}
 """What sees more than one entry at a time, is a copy, or does what no loop is written for."""
 
 

@@ -18,6 +18,7 @@ STACK = np.array([[1, -2, 0.5, 0, 3, -0.25, 1e-3], [-1.5, 2, 0.5, 7, 0, 4, 1e3]]
 
 
 W, V = np.array([[1.0], [2.0]]), np.array([[1.0], [3.0]])
+HALF = np.array([0.3], np.float32)
 KEYS = np.array([5, 6], np.uint64)
 
 
@@ -98,6 +99,12 @@ FUSED = {
     "compared with float64": lambda x: ops.weighted_sum(ops.where(abs(x) < V, x, 0), W),
     "the largest": lambda x: 0.5 * ops.largest(x),
     "where": lambda x: ops.where((x[0] > 0) & ~(x[1] < 1), x[0], 0.25),
+    "a number in an array": lambda x: HALF * ops.weighted_sum(x * HALF, W) / HALF,
+    "compared with float64 in an array": lambda x: ops.where(x[0] < np.array([0.5]), x[0], 0),
+    "scaled by a number in an array": lambda x: ops.scale(ops.scale(x, [0.3])[1], np.array([1 / 3])),
+    "a stack of one beside two": lambda x: ops.weighted_sum((x[0][None] > 0) * x, W) - (abs(x) + x[1][None])[0],
+    "a stack of one truth": lambda x: ops.where((x[:1] >= np.array([[0.5]]))[0] & (x[0] > 1)[None][0], x[1], 0),
+    "numbers per model times one array": lambda x: ops.weighted_sum(W.astype(np.float32) * x[0], V),
     "a list of weights": lambda x: ops.agreeing_mean(x, sign_of(x, [[1], [2]]), W),
 }
 
@@ -154,6 +161,11 @@ NOT_FUSED = {
     "a sum of truths": lambda x: (x[0] > 1) + (x[1] > 1),
     "compared with more than float32": lambda x: ops.weighted_sum(ops.where(abs(x) < V / 10, x, 0), W),
     "an array of float64": lambda x: ops.weighted_sum(W * x, W),
+    "a number in an array of float64": lambda x: np.array([0.5]) * x[0],
+    "compared with more than float32 in an array": lambda x: ops.where(x[0] < np.array([0.1]), x[0], 0),
+    "an axis before a stack": lambda x: ops.weighted_sum(x[None][0], W),
+    "numbers along the entries": lambda x: ops.weighted_sum(x[:, :2] * np.ones(2, np.float32), W),
+    "numbers without a model each": lambda x: ops.weighted_sum(x + np.ones(7, np.float32), W),
     "a truth times two": lambda x: 2 * (x[0] > 1) * x[0],
     "a truth times a truth": lambda x: ((x[0] > 1) * (x[1] > 1)) * x[0],
     "not a number": lambda x: ~x[0],

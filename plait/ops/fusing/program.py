@@ -100,8 +100,8 @@ class _Writer:
         return self._assign(f"one if {value} else zero") if node.boolean else value
 
     def value(self, node: Traced, i: int) -> str:
-        """Name the scalar that holds the node's entry of model i (of a single array: any i)."""
-        place = id(node), i if node.models else 0
+        """Name the scalar that holds the node's entry of model i (of a single array, or a stack of one: any i)."""
+        place = id(node), i if node.models > 1 else 0
         if place not in self._known:
             self._known[place] = self._write(node, place[1])
         return self._known[place]
