@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from plait.checkpoint.types import Checkpoint, StoredTensor
     from plait.engine.kinship import Kinship
     from plait.engine.run import Event, MergeResult
-    from plait.errors import CheckpointError, MergeError, OutputError, PlaitError, RecipeError
+    from plait.errors import ArgumentError, CheckpointError, MergeError, OutputError, PlaitError, RecipeError
     from plait.planning.types import Plan
 
 __version__ = "0.1.0"
@@ -25,12 +25,13 @@ _HOMES = {
     "plait.checkpoint.types": ("Checkpoint", "StoredTensor"),
     "plait.engine.kinship": ("Kinship",),
     "plait.engine.run": ("Event", "MergeResult"),
-    "plait.errors": ("CheckpointError", "MergeError", "OutputError", "PlaitError", "RecipeError"),
+    "plait.errors": ("ArgumentError", "CheckpointError", "MergeError", "OutputError", "PlaitError", "RecipeError"),
     "plait.adapters.report": ("Extraction",),
     "plait.planning.types": ("Plan",),
 }
 
 __all__ = [
+    "ArgumentError",
     "Checkpoint",
     "CheckpointError",
     "Event",

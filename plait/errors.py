@@ -3,6 +3,7 @@
 PlaitError
 ├── RecipeError       a recipe is wrong; carries all of its faults
 ├── CheckpointError   an input cannot be read, or is not what it says it is
+├── ArgumentError     an option or argument is wrong, on its own or for what it is used on
 ├── OutputError       the output folder cannot be made, or may not be touched
 └── MergeError        a merge that had begun had to stop
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 __all__ = [
+    "ArgumentError",
     "CheckpointError",
     "Fault",
     "MergeError",
@@ -29,6 +31,12 @@ class PlaitError(Exception):
     """Any error that plait raises on purpose. `exit_code` is what the command line exits with."""
 
     exit_code = 1
+
+
+class ArgumentError(PlaitError):
+    """An option or argument is wrong, on its own or for what it is used on; nothing was written."""
+
+    exit_code = 2
 
 
 class CheckpointError(PlaitError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from plait.checkpoint import Checkpoint, StoredTensor, quantisation, with_names
 from plait.dtypes import DTYPES
-from plait.errors import CheckpointError, PlaitError
+from plait.errors import ArgumentError, CheckpointError
 from plait.structure import align, declared_tie, embedding_and_heads
 from plait.structure.parts import is_embedding_name
 
@@ -59,7 +59,7 @@ def choose(
 
     Raises:
         CheckpointError: a checkpoint is quantised, or names or shapes differ; all of them are told.
-        PlaitError: a regular expression is none, or matches nothing.
+        ArgumentError: a regular expression is none, or matches nothing.
     """
     pairs, ties = pairs_of(base, model, _Filter(include, exclude))
     left_out: dict[str, str] = {}
@@ -103,10 +103,10 @@ class _Filter:
         return None
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise PlaitError where an expression matches nothing."""
+        """Raise ArgumentError where an expression matches nothing."""
         for key, pattern in (("include", self._include), ("exclude", self._exclude)):
             if pattern and not any(pattern.search(name) for name in names):
-                raise PlaitError(f"{key}: no tensor matches {pattern.pattern!r}; there is {names[0]}, for example.")
+                raise ArgumentError(f"{key}: no tensor matches {pattern.pattern!r}; there is {names[0]}, for example.")
 
 
 def _compiled(key: str, pattern: str | None) -> re.Pattern[str] | None:
@@ -115,7 +115,7 @@ def _compiled(key: str, pattern: str | None) -> re.Pattern[str] | None:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise PlaitError(f"{key}: {pattern!r} is not a regular expression: {error}.") from error
+        raise ArgumentError(f"{key}: {pattern!r} is not a regular expression: {error}.") from error
 
 
 def pairs_of(base: Checkpoint, model: Checkpoint, wanted: _Filter) -> tuple[tuple[Pair, ...], str | None]:

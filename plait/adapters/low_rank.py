@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from plait.errors import PlaitError
+from plait.errors import ArgumentError
 
 __all__ = ["Factors", "Wanted", "low_rank"]
 
@@ -42,12 +42,12 @@ class Wanted:
         given = {name: value for name in ("rank", "energy", "error") if (value := getattr(self, name)) is not None}
         if len(given) != 1:
             told = ", ".join(f"{name}={value}" for name, value in given.items()) or "none"
-            raise PlaitError(f"How much to keep is told by one of rank, energy and error, not by {told}.")
+            raise ArgumentError(f"How much to keep is told by one of rank, energy and error, not by {told}.")
         ((name, value),) = given.items()
         if name == "rank" and (isinstance(value, bool) or value != int(value) or value < 1):
-            raise PlaitError(f"rank is a whole number from 1 up, not {value}.")
+            raise ArgumentError(f"rank is a whole number from 1 up, not {value}.")
         if name != "rank" and not 0 < value < 1:
-            raise PlaitError(f"{name} is a fraction between 0 and 1, not {value}.")
+            raise ArgumentError(f"{name} is a fraction between 0 and 1, not {value}.")
 
     def enough(self, squares: npt.NDArray[np.float64], total: float) -> int | None:
         """Return how many of the `squares` of singular values, the largest first, do; None when all do not.

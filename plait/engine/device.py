@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plait.dtypes import DTYPES
-from plait.errors import PlaitError
+from plait.errors import ArgumentError
 from plait.ops.codec import decode, decode_delta, encode
 from plait.ops.fusing import Grid, Program, grid_can, merge_grid
 from plait.ops.scratch import empty
@@ -160,19 +160,27 @@ def _size(dtype: str) -> int:
 def device_named(name: str) -> Device:
     """Return the device of that name: "cpu", or any that torch knows ("cuda", "cuda:1", "torch:cpu").
 
-    Raises PlaitError when torch is not installed or has no such device.
+    Raises ArgumentError when torch is not installed or has no such device.
     """
     if name == "cpu":
         return Cpu()
     try:
         import torch
     except ImportError:
-        raise PlaitError(f"--device {name} needs torch. Install it: pip install 'plait[torch]'.") from None
+        raise ArgumentError(f"--device {name} needs torch. Install it: pip install 'plait[torch]'.") from None
     wanted = name.removeprefix("torch:")
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise PlaitError(f"--device {name}: torch sees no CUDA device. Use --device cpu.")
     try:
-        torch.empty(1, device=wanted)
-    except RuntimeError as error:
-        raise PlaitError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        kind = torch.device(wanted).type
+    except RuntimeError:
+        message = (
+            f"--device {name}: torch knows no such device. Use cpu, or one that torch has, such as cuda or cuda:1."
+        )
+        raise ArgumentError(message) from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError(f"--device {name}: torch sees no CUDA device. Use --device cpu.")
+    try:
+        torch.empty(1, device=wanted).tolist()
+    except (RuntimeError, AssertionError) as error:  # which one depends on the kind of device
+        why = str(error).partition("\n")[0].partition(". ")[0].rstrip(".!")
+        raise ArgumentError(f"--device {name}: torch cannot use it here: {why}.") from None
     return TorchDevice(wanted)

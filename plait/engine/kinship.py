@@ -16,7 +16,7 @@ from plait.engine.device import Cpu
 from plait.engine.hashes import CHUNK
 from plait.engine.threads import run_on_threads
 from plait.engine.tiles import Tiler, blamed
-from plait.errors import PlaitError
+from plait.errors import ArgumentError
 from plait.methods.measures import Gram
 from plait.methods.measures.measure import ExactSums, host
 from plait.planning.types import Plan, Step
@@ -74,18 +74,18 @@ def kinship_of(plan: Plan, measure: str, threads: int) -> Kinship:
     A delta without length (for `pearson`: all of whose entries are equal) has kinship 0 with every other.
 
     Raises:
-        PlaitError: there are fewer than two models, the measure is none of `MEASURES`, or nothing can be compared.
+        ArgumentError: there are fewer than two models, the measure is none of `MEASURES`, or nothing can be compared.
         MergeError: an input has NaN or infinity.
     """
     if measure not in MEASURES:
-        raise PlaitError(f"There is no measure {measure!r} of kinship; expected one of {', '.join(MEASURES)}.")
+        raise ArgumentError(f"There is no measure {measure!r} of kinship; expected one of {', '.join(MEASURES)}.")
     steps = [step for step in plan.steps if step.action == "merge" and step.base is not None]
     size = sum(step.size for step in steps)
     if not size:
-        raise PlaitError("The models have no tensor of numbers in common with the base, so nothing can be compared.")
+        raise ArgumentError("The models have no tensor of numbers in common with the base, so nothing can be compared.")
     models = tuple(plan.models[source.model].reference for source in steps[0].sources)
     if len(models) < 2:
-        raise PlaitError(f"Kinship is between models: give two or more besides the base, not {len(models)}.")
+        raise ArgumentError(f"Kinship is between models: give two or more besides the base, not {len(models)}.")
     seen = _summed(plan, steps, _Moments(len(models)) if measure == "pearson" else Gram(len(models)), threads)
     matrix = _distances(seen) if measure == "euclidean" else _cosines(seen, size)
     order = greedy_order(-matrix if measure == "euclidean" else matrix)

@@ -89,12 +89,15 @@ def _checked(method: Method, parameters: Mapping[str, Any], k: int) -> dict[str,
     missing = [name for name in method.parameters if name not in values and name != "variant"]
     if missing:
         raise PlaitError(f"{method.name} needs {', '.join(missing)}.")
-    return {
+    shaped = {
         name: np.array(np.broadcast_to(np.asarray(value, np.float64), (k,)))
         if method.parameters[name].per_model
         else value
         for name, value in values.items()
     }
+    if wrong := method.fault(shaped):
+        raise PlaitError(f"{method.name}: {wrong}.")
+    return shaped
 
 
 def _check_names(models: Sequence[Mapping[str, Any]]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from plait import ops
-from plait.errors import PlaitError
 from plait.methods.method import method
 from plait.methods.vocabulary import Array, Deltas, Parameter, Scale, Weight
 
@@ -15,7 +15,12 @@ Kept = Annotated[int, Parameter(int, "How many entries of each block stay, the l
 Block = Annotated[int, Parameter(int, "Consecutive entries of a row in a block.", low=1)]
 
 
-@method(paper="https://arxiv.org/abs/2503.01874", locality="row")
+def _check(values: Mapping[str, Any]) -> str:
+    n, m = values["n"], values["m"]
+    return f"it keeps n = {n} of m = {m} entries; expected at most all of them" if n > m else ""
+
+
+@method(paper="https://arxiv.org/abs/2503.01874", locality="row", check=_check)
 def cabs(deltas: Deltas, *, weight: Weight, n: Kept = 64, m: Block = 256, scale: Scale = 1.0) -> Array:
     """Keep of each delta the n largest of every m entries that no earlier model keeps; add up: θ₀ + λ Σ wᵢδ̂ᵢ. `[k, *shape] -> [*shape]`.
 
@@ -25,8 +30,6 @@ def cabs(deltas: Deltas, *, weight: Weight, n: Kept = 64, m: Block = 256, scale:
 
     Use it for a few models in an order of importance, whose changes should not overlap.
     """
-    if n > m:
-        raise PlaitError(f"cabs keeps n = {n} of m = {m} entries; expected at most all of them.")
     kept, taken = [], deltas[0] != deltas[0]
     for i in range(len(deltas)):
         kept.append(ops.keep_of_each(ops.where(taken, 0, deltas[i]), n, m))

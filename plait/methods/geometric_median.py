@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -22,7 +23,11 @@ Over = Annotated[
 ]
 
 
-@method(paper="https://doi.org/10.1073/pnas.97.4.1423", locality="span")
+def _check(values: Mapping[str, Any]) -> str:
+    return "" if any(values["weight"]) else "all weights are 0; give at least one model a weight"
+
+
+@method(paper="https://doi.org/10.1073/pnas.97.4.1423", locality="span", check=_check)
 def geometric_median(
     gram: WeightsGram,
     *,
@@ -38,13 +43,8 @@ def geometric_median(
     as none. Of two models of equal weight, where every point between is a median, it is the mean.
 
     Use it for several models of one kind of which some may be bad: one that is far off has little pull.
-
-    Raises:
-        ValueError: all weights are 0.
     """
     del scope
-    if not weight.any():
-        raise ValueError("all weights are 0; give at least one model a weight")
     from_first = gram - gram[0] - gram[:, :1] + gram[0, 0]  # of θᵢ − θ₁: what rounding left of it has one geometry
     points = _Points(from_first, weight, 1e-14 * np.diag(gram).max())
     at = next((i for i in range(len(gram)) if points.is_median(i)), None)

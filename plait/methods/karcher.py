@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -16,7 +17,11 @@ Iterations = Annotated[int, Parameter(int, "Most steps to take.", low=0)]
 Tolerance = Annotated[float, Parameter(float, "Stop when the step, in radians, is shorter.", low=0)]
 
 
-@method(paper="https://arxiv.org/abs/2603.04972", locality="span")
+def _check(values: Mapping[str, Any]) -> str:
+    return "" if any(values["weight"]) else "all weights are 0; give at least one model a weight"
+
+
+@method(paper="https://arxiv.org/abs/2603.04972", locality="span", check=_check)
 def karcher(
     gram: WeightsGram, *, weight: Share = 1.0, max_iter: Iterations = 10, tol: Tolerance = 1e-5
 ) -> Coefficients:
@@ -27,12 +32,7 @@ def karcher(
     no part in the direction but count in the mean length. mergekit has no weights: there αᵢ = 1/k.
 
     Use it to average three models or more without losing length, as `slerp` does for two.
-
-    Raises:
-        ValueError: all weights are 0.
     """
-    if not weight.any():
-        raise ValueError("all weights are 0; give at least one model a weight")
     share = weight / weight.sum()
     norms = np.sqrt(np.diag(gram))
     there = (norms > 0) & (share > 0)

@@ -16,6 +16,8 @@ __all__ = ["Locality", "Method", "MethodError", "find_method", "method", "method
 
 Locality = Literal["element", "row", "span", "measured", "matrix"]
 BaseRole = Literal["required", "optional", "first", "origin"]
+Check = Callable[[Mapping[str, Any]], str]
+"""From parameter values, numbers one a model as sequences, to what is wrong with them together; "" for nothing."""
 
 _METHODS: dict[str, Method] = {}
 _POST_STEPS: dict[str, Method] = {}
@@ -57,6 +59,8 @@ class Method:
     """A post-step's argument that takes what the method merged, if any."""
     position: str | None = None
     """A post-step's argument that takes where the tensor's layer lies, if any."""
+    check: Check | None = None
+    """What is told of values that are each right but do not go together."""
 
     @property
     def summary(self) -> str:
@@ -89,6 +93,10 @@ class Method:
                 return other
         return self
 
+    def fault(self, values: Mapping[str, Any]) -> str:
+        """Say what is wrong with the values of all parameters together, or return ""."""
+        return self.check(values) if self.check else ""
+
     def when(self, *, locality: Locality, **values: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Enter another function for particular values of this method's own parameters."""
 
@@ -112,6 +120,7 @@ def method(
     max_models: int | None = None,
     variants: Mapping[str, Mapping[str, Any]] | None = None,
     terms: Terms = "any",
+    check: Check | None = None,
 ) -> Callable[[Callable[..., Any]], Method]:
     """Enter a function as a merge method under its own name.
 
@@ -120,7 +129,8 @@ def method(
     `min_models` and `max_models` count the stack's entries. `variants` gives the method a parameter `variant`, which
     decides the defaults of the others and nothing else: {"mergekit": {}, "paper": {"density": 0.2}}, where the first
     names the defaults of the signature. `terms` says whether the body is in "numpy" or "torch" terms, so that it is
-    given such arrays on every device, or in "any": operators and `plait.ops`, which are the same for both.
+    given such arrays on every device, or in "any": operators and `plait.ops`, which are the same for both. `check` is
+    asked before anything is read, once for each set of values: it returns what is wrong with them together, or "".
     """
     if terms not in get_args(Terms):
         raise MethodError(f"terms is one of {', '.join(get_args(Terms))}, not {terms!r}.")
@@ -130,7 +140,7 @@ def method(
         declared = _with_variants(_declare(run, locality, paper, base, min_models, max_models), variants or {})
         if declared.stack or declared.position:
             raise MethodError(f"{declared.name}: Stack and LayerPosition are for post-steps.")
-        declared = replace(declared, terms=terms)
+        declared = replace(declared, terms=terms, check=check)
         if not paper:
             raise MethodError(f"{declared.name} has no paper; give the address of its source.")
         if _METHODS.setdefault(declared.name, declared).run is not run:

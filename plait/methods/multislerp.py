@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -17,7 +18,14 @@ Epsilon = Annotated[
 ]
 
 
-@method(paper="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea", locality="span", base="origin")
+def _check(values: Mapping[str, Any]) -> str:
+    cancel = values["normalize_weights"] and len(values["weight"]) > 1 and sum(values["weight"]) == 0
+    return "the weights add up to 0, so they cannot be normalised; change one" if cancel else ""
+
+
+@method(
+    paper="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea", locality="span", base="origin", check=_check
+)
 def multislerp(
     gram: WeightsGram, *, weight: Weight, normalize_weights: Normalised = True, eps: Epsilon = 1e-8
 ) -> Coefficients:
@@ -28,16 +36,11 @@ def multislerp(
     more it stops). One model comes out as it is. `eps` is relative to the models' mean length, in mergekit absolute.
 
     Use it to average models of unequal weight without losing length, by a formula where `karcher` iterates.
-
-    Raises:
-        ValueError: the weights are to be normalised and add up to 0.
     """
     norms = np.sqrt(np.diag(gram))
     if len(norms) == 1 or not norms.any():
         return np.ones(len(norms))
     if normalize_weights:
-        if weight.sum() == 0:
-            raise ValueError("the weights add up to 0, so they cannot be normalised; change one")
         weight = weight / weight.sum()
     mean = weight / (norms + eps * norms.mean() + (norms == 0))
     length = float(np.sqrt(max(0.0, mean @ gram @ mean)))

@@ -200,6 +200,7 @@ class Decisions:
         if wrong is not None:
             self.faults.append(wrong)
             return None
+        self.missing.check_together(method, values, target.name)
         sources = tuple(slot.view.entries[slot.name] for slot in slots)
         for source in (*sources, *([base] if base is not None else [])):
             self._use(source)

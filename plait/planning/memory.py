@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from plait.dtypes import DTYPES
-from plait.errors import PlaitError
+from plait.errors import ArgumentError
 from plait.methods import find_method
 from plait.methods.measures import SAMPLE
 from plait.planning.totals import passes
@@ -100,14 +100,14 @@ def fit_threads(plan: Plan, device: Geometry, threads: int, memory: int) -> int:
     """Return how many threads, at most `threads`, stay within `memory` bytes.
 
     Raises:
-        PlaitError: not even one does; says how much it needs.
+        ArgumentError: not even one does; says how much it needs.
     """
     if threads < 1:
-        raise PlaitError(f"--threads {threads}: at least one is needed.")
+        raise ArgumentError(f"--threads {threads}: at least one is needed.")
     one = peak_memory(plan.steps, 1, device)
     if one > memory:
         largest = max(plan.steps, key=lambda step: _tile_bytes(step, device) + _measure_bytes(step))
-        raise PlaitError(
+        raise ArgumentError(
             f"{largest.name} needs {one / 2**20:.0f} MiB at once ({largest.method or 'copy'}), more than --memory "
             f"{memory / 2**20:.0f} MiB allows. Raise --memory."
         )

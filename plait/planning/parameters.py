@@ -25,6 +25,14 @@ class Missing:
     tensors: dict[tuple[str, str, str | None], list[str]] = field(default_factory=dict)
     misfits: dict[tuple[Where, str, int, int], str] = field(default_factory=dict)
     """(line, parameter, numbers, layers) -> a tensor, where numbers a layer are more or fewer than the layers."""
+    clashes: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """(method, what is wrong with its values together) -> names of tensors."""
+
+    def check_together(self, method: Method, values: Mapping[str, Any], tensor: str) -> None:
+        """Note values of a tensor that are each right but do not go together."""
+        wrong = method.fault(values)
+        if wrong:
+            self.clashes.setdefault((method.name, wrong), []).append(tensor)
 
     def check_layers(self, parameter: str, found: Resolved | None, target: Target) -> None:
         """Note numbers a layer of which there are more or fewer than layers."""
@@ -36,14 +44,21 @@ class Missing:
         for (where, parameter, numbers, layers), name in self.misfits.items():
             message = f"{parameter!r} has {numbers} numbers, one a layer; there are {layers} layers, as at {name}."
             yield Fault(message, where, "Write a number for each layer; filters keep it to the layers meant.")
+        for (method, wrong), names in self.clashes.items():
+            message = f"{method}: {wrong} ({_counted(names)})."
+            yield Fault(message, recipe.merge_method_where)
         for (method, parameter, model), names in self.tensors.items():
             of = f" for {model}" if model else ""
-            tensors = f"{len(names)} tensors, such as {names[0]}" if len(names) > 1 else names[0]
+            tensors = _counted(names)
             places = (
                 "under the model's own `parameters` or the recipe's" if model else "under the recipe's `parameters`"
             )
             message = f"{method} needs {parameter!r}{of}; nothing sets it for {tensors}."
             yield Fault(message, recipe.merge_method_where, f"Set it {places}.")
+
+
+def _counted(names: Sequence[str]) -> str:
+    return f"{len(names)} tensors, such as {names[0]}" if len(names) > 1 else names[0]
 
 
 def effective(

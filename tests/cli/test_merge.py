@@ -113,6 +113,26 @@ def test_a_merge_that_had_to_stop_exits_with_1(house, plait, write_llama):
     assert plait("merge", "nan.yml", "out", "--allow-nonfinite", "-q").code == 0
 
 
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("cudaa", "torch knows no such device. Use cpu, or one that torch has, such as cuda or cuda:1."),
+        ("meta", "torch cannot use it here: Cannot copy out of meta tensor; no data."),
+    ],
+)
+def test_a_device_that_is_none_is_wrong_use(house, plait, device, said):
+    failed = plait("merge", "ties.yml", "out", "--device", device)
+    assert (failed.code, failed.out) == (2, "")
+    assert failed.err.startswith(f"plait: --device {device}: {said}")
+    assert not list(house.glob("out*"))
+
+
+def test_too_little_memory_is_wrong_use(house, plait):
+    failed = plait("merge", "ties.yml", "out", "--memory", "1k")
+    assert failed.code == 2
+    assert "Raise --memory." in failed.err
+
+
 @pytest.mark.parametrize("command", [("merge", "none.yml", "out"), ("plan", "none.yml"), ("explain", "none.yml", "*")])
 def test_a_recipe_that_is_not_there(house, plait, command):
     failed = plait(*command)

@@ -149,11 +149,13 @@ def test_karcher_with_whole_numbers_for_weights_is_that_of_copies():
         ("karcher", [0, 0], "all weights are 0"),
         ("geometric_median", [0, 0], "all weights are 0"),
         ("multislerp", [1, -1], "the weights add up to 0"),
+        ("linear", [1, -1], r"the weights \[1.0, -1.0\] add up to 0 and are divided by their sum"),
+        ("linear", [0.1, 0.2, -0.3], "add up to 0"),
     ],
 )
 def test_weights_without_a_mean_are_refused(name, weight, told):
-    with pytest.raises(ValueError, match=told):
-        merge(name, drawn(0, 2, (3,))[1], weight=weight)
+    with pytest.raises(plait.PlaitError, match=told):
+        merge(name, drawn(0, len(weight), (3,))[1], weight=weight)
 
 
 @pytest.mark.parametrize("name", ["karcher", "geometric_median"])

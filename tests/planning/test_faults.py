@@ -37,6 +37,16 @@ CASES = {
         TWO + "merge_method: ties\nbase_model: base\nparameters: {weight: 1, scale: 1,\n  lambda: 2}\n",
         ["r.yml:7: 'lambda' and 'scale' are the same parameter (recipe). Keep one."],
     ),
+    "weights that cancel": (
+        "models: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: -1}}]\nmerge_method: linear\n",
+        [
+            "r.yml:2: linear: the weights [1.0, -1.0] add up to 0 and are divided by their sum; change one, or set "
+        ],
+    ),
+    "numbers that do not go together": (
+        TWO + "merge_method: cabs\nbase_model: base\nparameters: {weight: 1, n: 5, m: 4}\n",
+        ["r.yml:4: cabs: it keeps n = 5 of m = 4 entries; expected at most all of them (21 tensors, such as "],
+    ),
     "filter": (
         TWO + "merge_method: linear\nparameters:\n  weight:\n  - filter: self_atn\n    value: 1\n  - value: 0.5\n",
         ["r.yml:7: filter 'self_atn' matches no tensor. Did you mean 'self_attn'?"],

@@ -35,6 +35,5 @@ GOLDEN: dict[str, list[Case]] = {
 }
 
 EXCEPT: dict[str, dict[str, str]] = {
-    "linear": {"no weights": "there is no such mean; a merge says so with the tensor's name"},
     "passthrough": {"order": "it takes one model"},
 }
