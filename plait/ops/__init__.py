@@ -23,6 +23,7 @@ from plait.ops.rng import Rng, rng_key
 from plait.ops.rows import gram_of_rows, weighted_rows
 from plait.ops.scratch import tile_scope
 from plait.ops.sides import Array, side
+from plait.ops.sizes import BLOCK
 
 __all__ = [
     "BLOCK",
@@ -61,8 +62,6 @@ __all__ = [
     "weighted_sum",
     "where",
 ]
-
-BLOCK = 4096  # elements; the sums of `gram_blocks` and `abs_sum_blocks` are over such blocks of a tensor
 
 
 def weighted_sum(stack: Array, weight: Array) -> Array:

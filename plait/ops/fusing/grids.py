@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from plait.ops.fusing.kept import compiled
+from plait.ops.fusing.machine import Signature
 from plait.ops.fusing.program import Program
+from plait.ops.fusing.source import source
 from plait.ops.scratch import empty
+from plait.ops.sizes import BLOCK, LANES
 
 __all__ = [
     "Grid",
@@ -25,6 +31,7 @@ Grid = npt.NDArray[np.uint8]
 _KINDS: dict[str, tuple[int, Any]] = {"BF16": (0, np.uint16), "F16": (1, np.uint16), "F32": (2, np.float32)}
 _MOST_ROWS = 60  # the measuring kernels answer with a bit for each
 _WORD = 0xFFFFFFFF
+PIECE = 1024  # entries that the measuring kernels decode at a time, in the first-level cache
 
 
 def grid_can(codes: set[str], rows: int) -> bool:
@@ -53,11 +60,10 @@ def sums_of_grid(
     program: Program, grid: Grid, code: str, start: int, *, has_base: bool, squared: bool = False
 ) -> npt.NDArray[np.float64] | None:
     """Return `sum_blocks` of a summing program's results over a grid: `[blocks, results]`; None where `merge_grid` fails."""
-    from plait.ops.on_cpu.blocks import BLOCK  # late: compiles
-
     elements = grid.view(_KINDS[code][1])
     blocks = np.empty((-(-elements.shape[1] // BLOCK), len(program.results)))
-    done = _run(program, ("squares" if squared else "sums", code, has_base), elements, start, blocks)
+    room = empty((len(program.results), BLOCK), np.float32), empty((LANES,), np.float64)
+    done = _run(program, ("squares" if squared else "sums", code, has_base), elements, start, *room, blocks)
     return blocks if done else None
 
 
@@ -71,18 +77,15 @@ def rows_of_grid(
 
 
 def _run(
-    program: Program, which: tuple[str, str, bool], elements: npt.NDArray[Any], start: int, out: npt.NDArray[Any]
+    program: Program, which: tuple[str, str, bool], elements: npt.NDArray[Any], start: int, *out: npt.NDArray[Any]
 ) -> bool:
     high = start >> 32
     if len(program.keys) and (start + elements.shape[1]) >> 32 != high:
         return False
     kernel = program.kernels.get(which)
     if kernel is None:
-        from plait.ops.fusing.kept import compiled  # late: loads Numba
-        from plait.ops.fusing.source import source
-
-        kernel = program.kernels[which] = compiled(source(program, *which))
-    return int(kernel(elements, program.numbers, _words(program, high), np.uint32(start & _WORD), out)) == 0
+        kernel = program.kernels[which] = compiled(*source(program, *which))
+    return kernel(elements, program.numbers, _words(program, high), start & _WORD, *out) == 0
 
 
 def _words(program: Program, high: int) -> npt.NDArray[np.uint32]:
@@ -114,12 +117,8 @@ def window_of_grid(
 
     Adds what lies above each window to `above` `[k]`. Returns which rows are finite.
     """
-    from plait.ops.on_cpu import grids as kernels  # late: compiles
-
-    kind, view = _KINDS[code]
-    room = empty((len(low_bits) + 1, kernels.PIECE), np.float32)
-    mask = kernels.window_run(kind, grid.view(view), has_base, low_bits, counts, above, room)
-    return _finite(int(mask), len(grid))
+    room = empty((len(low_bits) + 1, PIECE), np.float32)
+    return _measured("window_run", grid, code, has_base, low_bits, counts, above, room)
 
 
 def histogram_of_grid(
@@ -129,25 +128,27 @@ def histogram_of_grid(
 
     `counts` is `[k, 2^16]`; a model whose `high` is below -1 is left out. Returns which rows are finite.
     """
-    from plait.ops.on_cpu import grids as kernels  # late: compiles
-
-    kind, view = _KINDS[code]
-    room = empty((len(high) + 1, kernels.PIECE), np.float32)
-    return _finite(int(kernels.histogram_run(kind, grid.view(view), has_base, high, counts, room)), len(grid))
+    return _measured("histogram_run", grid, code, has_base, high, counts, empty((len(high) + 1, PIECE), np.float32))
 
 
 def gram_of_grid(grid: Grid, code: str, *, has_base: bool) -> tuple[npt.NDArray[np.float64], list[bool]]:
     """Return the `gram_blocks` of the grid's models (differences when there is a base), and which rows are finite."""
-    from plait.ops.on_cpu import grids as kernels  # late: compiles
-
-    kind, view = _KINDS[code]
     models = len(grid) - has_base
-    columns = grid.shape[1] // np.dtype(view).itemsize
-    blocks = np.empty((-(-columns // kernels.BLOCK), models * (models + 1) // 2))
-    room = empty((models + 1, kernels.BLOCK), np.float32)
-    mask = kernels.gram_run(kind, grid.view(view), has_base, room, blocks)
-    return blocks, _finite(int(mask), len(grid))
+    columns = grid.shape[1] // np.dtype(_KINDS[code][1]).itemsize
+    blocks = np.empty((-(-columns // BLOCK), models * (models + 1) // 2))
+    room = empty((models + 1, BLOCK), np.float32), empty((LANES,), np.float64)
+    return blocks, _measured("gram_run", grid, code, has_base, *room, blocks)
 
 
-def _finite(mask: int, rows: int) -> list[bool]:
-    return [not mask >> i & 1 for i in range(rows)]
+def _measured(name: str, grid: Grid, code: str, has_base: bool, *rest: npt.NDArray[Any]) -> list[bool]:
+    """Run one of the measuring kernels; returns which rows are finite."""
+    kind, view = _KINDS[code]
+    elements = grid.view(view)
+    kernel = _kernel(name, str(elements.dtype), tuple(f"{array.dtype}[{array.ndim}]" for array in rest))
+    mask = kernel(kind, elements, has_base, *rest)
+    return [not mask >> i & 1 for i in range(len(grid))]
+
+
+@cache
+def _kernel(name: str, dtype: str, rest: Signature) -> Callable[..., int]:
+    return compiled(f"from plait.ops.on_cpu.grids import {name} as run\n", ("int64", f"{dtype}[2]", "bool", *rest))

@@ -1,50 +1,60 @@
-"""Compiling fused kernels once, and keeping them between runs."""
+"""Compiling kernels once, and keeping them between runs."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import llvmlite
-import numba
+from plait.ops.fusing.machine import Code, Signature, loaded, made, processor
 
 __all__ = ["compiled"]
 
+_CHECK = 16  # bytes of hash before what is kept: LLVM trusts what it loads
 _lock = threading.Lock()
 
 
-def compiled(source: str) -> Callable[..., Any]:
-    """Return `run` of a kernel's text, compiled at its first call and kept in the user's cache folder.
+def compiled(source: str, signature: Signature) -> Callable[..., int]:
+    """Return `run` of a kernel's text, which takes what `signature` says, as machine code.
 
-    Numba keeps machine code beside a file and by what the file was when it was compiled; so the text is a file, under a
-    name that tells it from any other. Where none can be written, each process compiles for itself.
+    That is kept in the user's cache folder under a name that tells it from any other text, processor and compiler, so
+    that later processes need not import Numba. Where none can be written, each process compiles for itself.
     """
     with _lock:
-        return _compiled(source)
+        return _compiled(source, signature)
 
 
 @cache
-def _compiled(source: str) -> Callable[..., Any]:
-    versions = f"{numba.__version__} {llvmlite.__version__} {_helpers()}"
-    name = hashlib.blake2b(f"{versions}\n{source}".encode(), digest_size=12).hexdigest()
-    file = _folder() / f"plait_fused_{name}.py"
-    options = {"nogil": True, "fastmath": False, "error_model": "numpy"}
-    module = sys.modules[file.stem] = ModuleType(file.stem)  # machine code that was kept asks for it by name
-    exec(compile(source, str(file), "exec"), vars(module))  # noqa: S102 - our own text, not the file's
-    try:
-        _write(file, source)
-        return numba.njit(cache=True, **options)(module.run)  # type: ignore[no-any-return]
-    except (OSError, RuntimeError):
-        return numba.njit(**options)(module.run)  # type: ignore[no-any-return]
+def _compiled(source: str, signature: Signature) -> Callable[..., int]:
+    versions = f"{version('numba')} {version('llvmlite')} {processor()} {_helpers()}"
+    name = hashlib.blake2b(f"{versions}\n{signature}\n{source}".encode(), digest_size=12).hexdigest()
+    file = _folder() / f"{name}.kernel"
+    code = _read(file)
+    if code is None:
+        run = _by_numba(source)
+        code = made(run, signature) if os.name == "posix" else None
+        if code is None:
+            return run
+        with contextlib.suppress(OSError):
+            _write(file, code)
+    return loaded(code, signature)
+
+
+def _by_numba(source: str) -> Callable[..., Any]:
+    import numba
+
+    module = ModuleType("plait_kernel")
+    exec(compile(source, "<a kernel written by plait>", "exec"), vars(module))  # noqa: S102 - our own text
+    run = getattr(module.run, "py_func", module.run)  # what was compiled already has no text of its machine code
+    return numba.njit(nogil=True, fastmath=False, error_model="numpy")(run)  # type: ignore[no-any-return]
 
 
 @cache
@@ -62,12 +72,22 @@ def _folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plait"
 
 
-def _write(file: Path, source: str) -> None:
-    """Write the text, once: written again, it would be another file to Numba."""
-    with contextlib.suppress(OSError):
-        if file.read_text(encoding="utf-8") == source:
-            return
+def _read(file: Path) -> Code | None:
+    """Return the code that is kept, or None where there is none, or not all of it."""
+    try:
+        kept = file.read_bytes()
+    except OSError:
+        return None
+    check, rest = kept[:_CHECK], kept[_CHECK:]
+    if hashlib.blake2b(rest, digest_size=_CHECK).digest() != check:
+        return None
+    name, _, data = rest.partition(b"\n")
+    return Code(name.decode(), data)
+
+
+def _write(file: Path, code: Code) -> None:
+    rest = code.name.encode() + b"\n" + code.data
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as part:
-        part.write(source)
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
+        part.write(hashlib.blake2b(rest, digest_size=_CHECK).digest() + rest)
     Path(part.name).replace(file)

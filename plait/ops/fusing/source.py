@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from plait.ops.fusing.machine import Signature
 from plait.ops.fusing.program import Program
 
 __all__ = ["source"]
@@ -12,7 +13,7 @@ _HEAD = '''"""Written by plait; may be deleted."""
 
 import numpy as np
 
-from plait.ops.on_cpu.blocks import BLOCK, LANES, dot, plain_sum
+from plait.ops.on_cpu.blocks import dot, plain_sum
 from plait.ops.on_cpu.codec import half, half_code
 from plait.ops.on_cpu.elementwise import mix
 from plait.ops.on_cpu.exponential import exp_of, tanh_of
@@ -22,6 +23,7 @@ u16, u32, i64, f32, f64 = np.uint16, np.uint32, np.int64, np.float32, np.float64
 zero, one = f32(0), f32(1)
 
 '''
+_TYPES = {"BF16": "uint16", "F16": "uint16", "F32": "float32"}
 # How the bits of an entry become a float; from where on, in bits, it counts as too large (a difference of two such
 # numbers could overflow); and how a float's bits, rounded, become an entry, with the first magnitude that does not fit.
 _DECODE = {
@@ -38,13 +40,21 @@ _ENCODE = {
 _TOO_LARGE = {"BF16": "0x7F7F8000", "F16": "0x477FF000", "F32": "0x7F800000"}
 
 
-def source(program: Program, kind: str, code: str, has_base: bool) -> str:
-    """Write `run(grid, numbers, words, first, out)`, which returns 0, or not where its result is not to be used.
+def source(program: Program, kind: str, code: str, has_base: bool) -> tuple[str, Signature]:
+    """Write `run(grid, numbers, words, first, …, out)`, which returns 0, or not where its result is not to be used.
 
     `grid` is `[rows, n]`, `words` uint32 `[m, 3]`: what random indices are mixed with and the last of the bits kept;
     `first` is the index of the first element, less 2^32 times its high word. `out` is `[n]`, for kind "rows" float32
-    `[results, n]`, or for the kinds "sums" and "squares" float64 `[blocks, results]`.
+    `[results, n]`, or for the kinds "sums" and "squares" float64 `[blocks, results]`, before which these take room:
+    float32 `[results, BLOCK]` and float64 `[LANES]`.
     """
+    kept = _TYPES[code]
+    last = {"merge": (f"{kept}[1]",), "rows": ("float32[2]",)}.get(kind, ("float32[2]", "float64[1]", "float64[2]"))
+    signature = (f"{kept}[2]", "float32[1]", "uint32[2]", "uint32", *last)
+    return _text(program, kind, code, has_base=has_base), signature
+
+
+def _text(program: Program, kind: str, code: str, *, has_base: bool) -> str:
     if kind == "merge":
         return _merge(program, code, has_base=has_base)
     if kind == "rows":
@@ -85,10 +95,10 @@ def _sums(program: Program, code: str, *, has_base: bool, squared: bool) -> str:
     each = "dot(room[{0}, :size], room[{0}, :size], lanes)" if squared else "plain_sum(room[{0}, :size], lanes)"
     sums = _lines([f"blocks[block, {r}] = {each.format(r)}" for r in range(len(stores))], 8)
     return (
-        f"{_HEAD}def run(grid, numbers, words, first, blocks):\n{_lines(_constants(program, has_base=has_base), 4)}"
-        f"    room = np.empty(({len(stores)}, BLOCK), f32)\n    lanes = np.empty(LANES, np.float64)\n"
-        f"    largest_in = u32(0)\n    for block in range(blocks.shape[0]):\n        low = block * BLOCK\n"
-        f"        size = min(BLOCK, grid.shape[1] - low)\n        for j in range(size):\n{loop}{sums}"
+        f"{_HEAD}def run(grid, numbers, words, first, room, lanes, blocks):\n"
+        f"{_lines(_constants(program, has_base=has_base), 4)}"
+        f"    largest_in = u32(0)\n    for block in range(blocks.shape[0]):\n        low = block * room.shape[1]\n"
+        f"        size = min(room.shape[1], grid.shape[1] - low)\n        for j in range(size):\n{loop}{sums}"
         f"    return i64(1) if largest_in >= u32({_LARGE[code][1]}) else i64(0)\n"
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from plait.ops.on_cpu.jit import kernel
+from plait.ops.sizes import BLOCK, LANES
 
 __all__ = [
     "BLOCK",
@@ -21,8 +22,6 @@ __all__ = [
     "window_count",
 ]
 
-BLOCK = 4096
-LANES = 64
 f64 = np.float64
 u32 = np.uint32
 

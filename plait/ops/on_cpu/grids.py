@@ -1,7 +1,7 @@
 """Measuring kernels over the raw elements of all models at once.
 
 The rows of a grid `[k, n]` are the models, then the base if there is one. Piece by piece, in the first-level cache, the
-kernel decodes the models and counts or multiplies. Every step is the same arithmetic as the op of that name.
+kernel decodes the models into `room` `[k + 1, piece]` and counts or multiplies. Every step is the same arithmetic as the op of that name.
 
 The returned mask has bit i set when model i (the base: bit k) is not finite.
 """
@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from plait.ops.on_cpu.blocks import BLOCK, LANES, dot
+from plait.ops.on_cpu.blocks import dot
 from plait.ops.on_cpu.codec import decode_bf16, decode_f16, decode_float
 from plait.ops.on_cpu.jit import bits_of, kernel
 from plait.ops.on_cpu.lanes import ones_in, trailing_zeros, window_masks
 
-__all__ = ["BLOCK", "PIECE", "gram_run", "histogram_run", "window_run"]
+__all__ = ["gram_run", "histogram_run", "window_run"]
 
-PIECE = 1024
 BF16, F16, F32 = 0, 1, 2
 i32 = np.int32
 i64 = np.int64
@@ -88,8 +87,8 @@ def window_run(kind: int, grid: Any, has_base: bool, low_bits: Any, counts: Any,
     stack, base = room[:models], room[models]
     width = u32(counts.shape[1])
     mask = i64(0)
-    for low in range(0, grid.shape[1], PIECE):
-        size = min(PIECE, grid.shape[1] - low)
+    for low in range(0, grid.shape[1], room.shape[1]):
+        size = min(room.shape[1], grid.shape[1] - low)
         mask |= _load_all(kind, grid, low, models, has_base, base, stack, size)
         for i in range(models):
             if low_bits[i] >= 0:
@@ -106,8 +105,8 @@ def histogram_run(kind: int, grid: Any, has_base: bool, high: Any, counts: Any, 
     models = high.size
     stack, base = room[:models], room[models]
     mask = i64(0)
-    for low in range(0, grid.shape[1], PIECE):
-        size = min(PIECE, grid.shape[1] - low)
+    for low in range(0, grid.shape[1], room.shape[1]):
+        size = min(room.shape[1], grid.shape[1] - low)
         mask |= _load_all(kind, grid, low, models, has_base, base, stack, size)
         for i in range(models):
             x, wanted = stack[i], high[i]
@@ -123,15 +122,14 @@ def histogram_run(kind: int, grid: Any, has_base: bool, high: Any, counts: Any, 
 
 
 @kernel
-def gram_run(kind: int, grid: Any, has_base: bool, room: Any, out: Any) -> Any:
-    """The blocks of `gram_blocks`: -> `[blocks, k(k+1)/2]`; `room` is float32 `[k + 1, BLOCK]`."""
+def gram_run(kind: int, grid: Any, has_base: bool, room: Any, lanes: Any, out: Any) -> Any:
+    """The blocks of `gram_blocks`: -> `[blocks, k(k+1)/2]`; `room` is float32 `[k + 1, BLOCK]`, `lanes` `[LANES]`."""
     models = room.shape[0] - 1
     stack, base = room[:models], room[models]
-    lanes = np.empty(LANES, np.float64)
     mask = i64(0)
     for block in range(out.shape[0]):
-        low = block * BLOCK
-        size = min(BLOCK, grid.shape[1] - low)
+        low = block * room.shape[1]
+        size = min(room.shape[1], grid.shape[1] - low)
         mask |= _load_all(kind, grid, low, models, has_base, base, stack, size)
         pair = 0
         for i in range(models):
