@@ -261,6 +261,23 @@ def test_misuse_is_told(make):
         ops.clamp(stack, 1.0, 0.0)
 
 
+@pytest.mark.parametrize("convert", [np.asarray, pytest.param("torch", id="torch")])
+def test_a_density_for_each_entry_is_rounded_as_one_for_all_is(convert):
+    """One of the numbers drawn lies between 2^32 times the density in float64 and in float32."""
+    if convert == "torch":
+        convert = pytest.importorskip("torch").from_numpy
+    key, count = np.array([7], np.uint64), 1 << 13
+    numbers = reference_bits(key, 0, count)[0]
+    between = next(n for n in numbers if n > 2**31 and n % 256 > 128)  # float32 has steps of 256 there
+    density = float(between) / 2.0**32
+    assert int(density * 2**32) == between < int(np.float64(np.float32(density)) * 2**32)
+    stack = convert(np.ones((1, count)))
+    each = convert(np.full((1, count), density))
+    kept = np.asarray(ops.drop(stack, each, Rng(key)))
+    np.testing.assert_array_equal(kept, np.asarray(ops.drop(stack, convert(np.array([[density]])), Rng(key))))
+    np.testing.assert_array_equal(kept[0] > 0, numbers < int(np.float64(np.float32(density)) * 2**32))
+
+
 def test_anything_else_is_refused():
     with pytest.raises(TypeError, match="not list"):
         ops.largest([[1.0]])

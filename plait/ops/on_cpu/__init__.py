@@ -16,7 +16,7 @@ from plait.ops.on_cpu.exponential import exp, tanh
 from plait.ops.on_cpu.last_axis import keep_of_each, ranks, row_norm, row_sum
 from plait.ops.on_cpu.ranked import drop_ranked
 from plait.ops.on_cpu.rows import gram_of_rows, weighted_rows
-from plait.ops.on_cpu.shapes import FLOATS, Array, flat_of, like, per_model, plain, rows_of
+from plait.ops.on_cpu.shapes import Array, flat_of, like, per_model, plain, rows_of
 from plait.ops.on_cpu.sums import ordered_bits, sum_blocks
 from plait.ops.rng import Rng, first_outside, keep_limits
 from plait.ops.scratch import empty
@@ -110,7 +110,7 @@ def drop(deltas: Array, density: Any, rng: Rng) -> Array:
     if density.shape != deltas.shape or density.size == len(rows):
         elementwise.drop(rows, keep_limits(density, len(rows)), keys, rng.start, rows_of(out))
         return out
-    each = rows_of(density if density.dtype in FLOATS else density.astype(np.float64))
+    each = rows_of(density.astype(np.float32, copy=False))  # as densities for whole models are
     if not elementwise.drop_each(rows, each, keys, rng.start, rows_of(out)):
         raise ValueError(f"a density is the fraction kept, in [0, 1]; got {first_outside(density)}")
     return out

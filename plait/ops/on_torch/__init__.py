@@ -144,7 +144,7 @@ def _limits(density: Any, deltas: Any) -> Any:
     if np.shape(density) != deltas.shape or deltas.numel() == k:
         density = density.detach().cpu().numpy() if isinstance(density, torch.Tensor) else density
         return torch.as_tensor(keep_limits(density, k), device=deltas.device)[:, None]
-    each = torch.as_tensor(density, dtype=torch.float64, device=deltas.device).detach()
+    each = torch.as_tensor(density, dtype=torch.float32, device=deltas.device).detach().to(torch.float64)
     if not ((each >= 0) & (each <= 1)).all():
         raise ValueError(f"a density is the fraction kept, in [0, 1]; got {first_outside(each.cpu().numpy())}")
     return (each * 2.0**32).to(torch.int64).reshape(k, -1)
