@@ -80,7 +80,9 @@ class StoredTensor:
         """What tells it from every other tensor: its file, or all files that it is made from, and its name."""
         # Two tensors may be made from the same parts: a tied head's rows and its embedding's, say.
         mark = getattr(self.derived, "mark", "")
-        return "\n".join(dict.fromkeys(part.file for part in self.held)), f"{self.name}\n{mark}" if mark else self.name
+        # Of many parts, such as all experts of a layer, the files are worked out once.
+        files = getattr(self.derived, "files", "") or "\n".join(dict.fromkeys(part.file for part in self.held))
+        return files, f"{self.name}\n{mark}" if mark else self.name
 
     @property
     def reach(self) -> int:

@@ -14,6 +14,7 @@ from plait.planning.account import Account
 from plait.planning.alignment import Aligned, align_tokens
 from plait.planning.components import Components
 from plait.planning.decide import Decisions
+from plait.planning.experts import lay_out_experts
 from plait.planning.extra import Extras
 from plait.planning.parameters import idle_parameters, unmatched_filters
 from plait.planning.shapes import Shapes
@@ -127,16 +128,20 @@ class _Document:
         donor = self.views[donor_key]
         for key, view in self.views.items():
             if view is not donor:
-                self.views[key], note = align_to(donor, view)
-                self.notes += [note] if note else []
+                laid, faults, notes = lay_out_experts(self.recipe, donor, view, self._merged())
+                self.library.faults += faults
+                self.views[key], note = align_to(donor, laid)
+                self.notes += [*notes, *([note] if note else [])]
+
+    def _merged(self) -> set[str]:
+        """References of the models that slices take from."""
+        parts = [part for module in self.recipe.modules for part in module.slices]
+        return {str(given.model) for part in parts for given in part.sources}
 
     def _settle_ties(self, donor_key: str) -> Ties:
         """Settle ties over all models; a model that only `copy_from` names counts where the rule takes a head."""
         from_rules = {str(rule.copy_from) for rule in self.recipe.tensors if rule.copy_from}
-        merged_keys = {
-            str(given.model) for module in self.recipe.modules for part in module.slices for given in part.sources
-        }
-        merged_keys |= {donor_key} | {
+        merged_keys = self._merged() | {donor_key} | {
             key for key in from_rules for name in self._heads(self.views[key]) if self._copies(key, name)
         }
         merged = [self.views[key] for key in merged_keys]

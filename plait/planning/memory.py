@@ -60,7 +60,10 @@ def _making_bytes(source: Source, batch: int) -> int:
     """Bytes that are held to make a derived tensor: a batch of what it is made from, and its small parts as floats."""
     if source.tensor is None or source.tensor.derived is None:
         return 0
-    chief, *others = source.tensor.derived.parts
+    made = source.tensor.derived
+    if (room := getattr(made, "room", None)) is not None:  # it knows
+        return int(room) + max(_making_bytes(Source(source.model, part), batch) for part in made.parts)
+    chief, *others = made.parts
     return 8 * min(batch, chief.size) + 4 * sum(part.size for part in others)
 
 
