@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from plait.errors import MergeError, PlaitError
 from plait.methods import Method, find_method
 from plait.methods.measures import Measure
 from plait.ops import BLOCK, Rng, tile_scope, weighted_sum
-from plait.ops.fusing import Program, grid_can
+from plait.ops.fusing import Program, grid_can, rows_of_grid, summing
 from plait.ops.scratch import empty
 from plait.planning.types import Plan, Source, Step
 
@@ -65,6 +66,11 @@ def blamed(step: Step) -> Iterator[None]:
     except Exception as error:
         what = f"{step.method or 'copying'} failed with {type(error).__name__}: {error}"
         raise MergeError(f"{step.name}: {what}") from error
+
+
+@cache
+def _as_they_are(k: int) -> Program | None:
+    return summing(lambda stack: stack, k)
 
 
 class Kept:
@@ -256,11 +262,7 @@ class Tiler:
                         measure.update(stack, begin, rng.at(begin) if rng else None)
 
     def _measured_in_one_call(self, measure: Measure, step: Step, batch: Batch, start: int, rng: Rng | None) -> bool:
-        if not self.fusing or not isinstance(self.device, Cpu) or batch.grid is None or is_wide(step):
-            return False
-        if method_of(step).locality in {"row", "matrix"}:  # they are measured row by row, or as a whole
-            return False
-        if not grid_can(set(batch.dtypes), len(batch.rows)):
+        if batch.grid is None or not self._in_one_call(step, batch):
             return False
         at = rng.at(start) if rng else None
         finite = measure.update_grid(batch.grid, batch.dtypes[0], start, at, has_base=batch.has_base)
@@ -269,17 +271,27 @@ class Tiler:
         self._check_inputs(step, finite)
         return True
 
+    def _in_one_call(self, step: Step, batch: Batch) -> bool:
+        """Whether loops over raw elements may measure the step."""
+        if not self.fusing or not isinstance(self.device, Cpu) or is_wide(step):
+            return False
+        if method_of(step).locality in {"row", "matrix"}:  # they are measured row by row, or as a whole
+            return False
+        return grid_can(set(batch.dtypes), len(batch.rows))
+
     def entries(self, step: Step, spans: Sequence[tuple[int, int]]) -> Any:
         """Return the entries of these spans, one after the other, as one stack `[k, n]`; copied out of the tile's memory."""
         self._begin(step)
         inputs = (*step.sources, step.base) if step.base is not None else step.sources
         count = sum(stop - start for start, stop in spans)
         with tile_scope():
-            batch = Batch(
-                [self._gathered(source, spans, count) for source in inputs],
-                [s.dtype for s in inputs],
-                step.base is not None,
-            )
+            raws = [self._gathered(source, spans, count) for source in inputs]
+            batch = Batch(raws, [s.dtype for s in inputs], step.base is not None)
+            program = _as_they_are(len(step.sources)) if self._in_one_call(step, batch) else None
+            if program:
+                rows = rows_of_grid(program, np.stack(raws), batch.dtypes[0], 0, has_base=batch.has_base)
+                if rows is not None:
+                    return rows.copy()
             stack, _, finite = self.device.stack(batch, 0, count, wide=is_wide(step))
             self._check_inputs(step, finite)
             return stack.copy() if isinstance(stack, np.ndarray) else stack.detach().cpu().numpy()

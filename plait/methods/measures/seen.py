@@ -74,9 +74,13 @@ class Seen:
         return None if program is None else rows_of_grid(program, grid, code, start, has_base=has_base)
 
     def count(self, k: int) -> int:
-        """Return r, as one entry of zeros a model tells."""
+        """Return r, as the loop tells, or else one entry of zeros a model."""
+        rng = Rng(np.zeros(k, np.uint64))
+        program = summing(lambda stack: self.of(stack, beside(self.parameters, stack), rng), k)
+        if program is not None:
+            return len(program.results)
         with np.errstate(all="ignore"):
-            return len(self.rows(np.zeros((k, 1, 1), np.float32), Rng(np.zeros(k, np.uint64))))
+            return len(self.rows(np.zeros((k, 1, 1), np.float32), rng))
 
 
 def one_each(values: Any, rows: int) -> np.ndarray[Any, Any]:
