@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 
 import click
 
@@ -61,6 +66,11 @@ def root() -> None:
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a merge had to stop, 2 the input is wrong, 130 interrupted."""
     gc.set_threshold(100_000, 50, 50)  # a process this short, of few cycles: a tenth of its start would be collecting
+    with _interruptible():
+        _run()
+
+
+def _run() -> None:
     try:
         code = root(prog_name="plait", standalone_mode=False)
     except click.ClickException as error:
@@ -75,3 +85,28 @@ def main() -> None:
         click.echo(as_text(error), err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let a first Ctrl-C stop the work in good order, and a second one, while that takes its time, end it at once."""
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, _end)
+        signal.default_int_handler(number, frame)
+
+    # Not where it is ignored (a job in the background), nor where whoever imported this has a way of their own.
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        if ours and signal.getsignal(signal.SIGINT) is not _end:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+    shown = b"\x1b[?25h" if sys.stderr.isatty() else b""  # the bar hides the cursor
+    os.write(2, shown + b"\nStopped at once.\n")
+    os._exit(130)

@@ -24,30 +24,39 @@ def run_on_threads(items: Iterable[Any], start: Callable[[], Act], threads: int,
     """
     errors: list[BaseException] = []
     loop = _loop(items, start, stop, errors)
-    running: list[threading.Thread] = []
+    running: list[tuple[threading.Thread, threading.Event]] = []
     try:
         for number in range(threads):
-            thread = threading.Thread(target=loop, name=f"plait-{number}", daemon=True)
+            ended = threading.Event()
+            thread = threading.Thread(target=loop, args=(ended,), name=f"plait-{number}", daemon=True)
             thread.start()
-            running.append(thread)
-        for thread in running:
-            while thread.is_alive():
-                thread.join(0.2)
+            running.append((thread, ended))
+        _wait(running)
     except BaseException:
         stop.set()
-        for thread in running:
-            thread.join()
+        _wait(running)
         raise
     if errors:
         raise errors[0]
 
 
+def _wait(running: Iterable[tuple[threading.Thread, threading.Event]]) -> None:
+    """Wait until every thread has ended.
+
+    Not by `join` alone: a Ctrl-C that meets it makes it take the thread for ended, before Python 3.13.
+    """
+    for thread, ended in running:
+        while not ended.wait(0.2):
+            pass  # so that a signal is noticed wherever waiting without end would not be interrupted
+        thread.join()
+
+
 def _loop(
     items: Iterable[Any], start: Callable[[], Act], stop: threading.Event, errors: list[BaseException]
-) -> Callable[[], None]:
+) -> Callable[[threading.Event], None]:
     queue, lock = iter(list(items)), threading.Lock()
 
-    def loop() -> None:
+    def loop(ended: threading.Event) -> None:
         try:
             with np.errstate(all="ignore"):  # what is not finite is found, and told, where it is written
                 act = start()
@@ -62,5 +71,7 @@ def _loop(
         except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
             errors.append(error)
             stop.set()
+        finally:
+            ended.set()
 
     return loop

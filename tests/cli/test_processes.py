@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -74,6 +75,26 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(house, slow):
     assert events[0]["event"] == "resume"
     assert events[-1]["event"] == "done"
     assert not list(house.glob("out?*"))
+
+
+def test_a_second_ctrl_c_ends_it_at_once(house, slow):
+    busy = "print('busy', flush=True), time.sleep(50)"
+    (house / "slow.py").write_text(SLOW.replace("time.sleep(0.1)", busy))
+    began = time.monotonic()
+    with subprocess.Popen(
+        [*RUN, *slow, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert "busy\n" in running.stdout
+        running.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(0.5)  # what the thread is at is waited for
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=20)
+    assert time.monotonic() - began < 40
+    assert running.returncode == 130
+    assert err.strip().startswith("Stopped at once.")
+    assert "event" not in out
+    assert sorted(path.name for path in house.glob("out*")) == ["out.partial"]
 
 
 def _on_a_terminal(*arguments: str) -> tuple[str, str]:

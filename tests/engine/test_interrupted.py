@@ -284,6 +284,26 @@ def test_ctrl_c_stops_all_threads_and_a_rerun_goes_on(write, recipe, tmp_path):
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
+def test_what_a_thread_is_at_is_waited_for():
+    """Before Python 3.13 a Ctrl-C that meets `join` makes the thread look ended while it goes on."""
+    import signal
+    import threading
+    import time
+
+    from plait.engine.threads import run_on_threads
+
+    finished: list[int] = []
+
+    def act(item: int) -> None:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        time.sleep(1.0)
+        finished.append(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_on_threads([1, 2], lambda: act, 1, threading.Event())
+    assert finished == [1]
+
+
 def test_errors_of_a_listener_are_passed_on_and_harm_nothing(models, recipe, merged, tmp_path, small):
     models("BF16")
     path = recipe("ties")
