@@ -13,7 +13,7 @@ from plait.methods.measures.seen import Of, Seen, one_each, reading
 from plait.methods.vocabulary import Array, Measured
 from plait.ops import Rng
 from plait.ops.fusing import Grid, histogram_of_grid, window_of_grid
-from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, magnitude_bits, window_count
+from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, window_count
 
 __all__ = ["MagnitudeThreshold", "Threshold", "magnitude_threshold"]
 
@@ -66,7 +66,7 @@ class MagnitudeThreshold:
             return
         spans = {}
         for i in self.open:
-            bits = host(magnitude_bits(shown[i])).reshape(-1)
+            bits = np.ascontiguousarray(host(shown[i])).reshape(-1).view(np.int32) & 0x7FFFFFFF  # without Numba
             kept, last = float(self.density[i]), len(bits) - 1
             reach = _SIGMAS * math.sqrt(kept * (1 - kept) / len(bits)) + 2 / len(bits)
             low, high = (min(last, max(0, round((1 - kept + side) * last))) for side in (-reach, reach))
