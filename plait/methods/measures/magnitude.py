@@ -135,14 +135,13 @@ class MagnitudeThreshold:
 
     def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
         """Count a batch's magnitudes: of the stack where a window is being looked at, or of what can be written as a loop."""
-        if self.seen is not None:
-            rows = self.seen.in_one_call(grid, code, start, rng, has_base=has_base)
+        if self.seen is not None or self.stage == "all":
+            seen = self.seen or Seen(lambda stack, _parameters, _rng: stack, {})
+            rows = seen.in_one_call(grid, code, start, rng, has_base=has_base)
             if rows is None:
                 return None
             self._count(rows)
             return [True] * len(grid)
-        if self.stage == "all":
-            return None
         if self.stage != "window":
             high = [
                 -2 if i not in self.open else -1 if self.stage == "high" else self.start_bits[i] >> 16
