@@ -11,6 +11,7 @@ from plait.checkpoint.adapters import is_adapter, put_on, read_adapter
 from plait.checkpoint.config import config_notes, read_config
 from plait.checkpoint.dequantise import dequantised
 from plait.checkpoint.folder import read_folder
+from plait.checkpoint.gguf import gguf_in, open_gguf
 from plait.checkpoint.header import read_header
 from plait.checkpoint.hub import fetch, is_hub_id
 from plait.checkpoint.index import is_one_of_many
@@ -35,7 +36,7 @@ def open_checkpoint(
     """Read the headers of a checkpoint. No weight is read, nothing in the files is run.
 
     Args:
-        reference: a folder, a single file (.safetensors, .bin, .pt, .pth), or a hub id `org/name` where no such
+        reference: a folder, a single file (.safetensors, .bin, .pt, .pth, .gguf), or a hub id `org/name` where no such
             path exists. A relative path is looked for in the working directory, then in `root`. The folder of an
             adapter alone is read on the base that its config names.
         revision: branch, tag or commit, of a hub id only.
@@ -61,6 +62,9 @@ def _open(written: str, revision: str | None, root: Path | None, above: tuple[Pa
     path = _locate(written, revision, root)
     if path.is_dir() and is_adapter(path):
         return _open_on_its_base(path, written, root, above)
+    gguf = gguf_in(path)
+    if gguf is not None:
+        return open_gguf(gguf, path, written)
     if path.is_dir():
         folder, (tensors, notes) = path, read_folder(str(path))
     else:
@@ -149,5 +153,5 @@ def _read_file(file: Path) -> tuple[dict[str, StoredTensor], list[str]]:
     elif file.suffix in _TORCH_SUFFIXES:
         found, notes = read_torch_file(str(file))
     else:
-        raise CheckpointError(f"{file}: plait reads .safetensors, {', '.join(_TORCH_SUFFIXES)}, not this.")
+        raise CheckpointError(f"{file}: plait reads .safetensors, .gguf, {', '.join(_TORCH_SUFFIXES)}, not this.")
     return {tensor.name: tensor for tensor in found}, notes

@@ -79,7 +79,7 @@ class TokenReport:
 
 def compare_tokens(checkpoints: Sequence[Checkpoint]) -> TokenReport:
     """Describe every model's tokens, and compare each model with the first."""
-    found = [(one, read_vocabulary(side_files(one))) for one in checkpoints]
+    found = [(one, read_vocabulary(side_files(one), one.texts)) for one in checkpoints]
     models = tuple(_described(one, vocabulary) for one, vocabulary in found)
     if not found or found[0][1] is None:
         return TokenReport(models, ())

@@ -116,6 +116,8 @@ class Checkpoint:
     """Folders of the adapters that it is seen with; `path` is the base's."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Tensors of the files that are not among `tensors`, and why."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Small files that are not there but can be made: name -> content, as a tokenizer.json that a GGUF file implies."""
 
     @property
     def nbytes(self) -> int:

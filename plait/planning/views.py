@@ -97,7 +97,8 @@ class Library:
         self.models.append(self._model(reference, opened))
         self.dropped += [Dropped(key, name, reason) for name, reason in opened.left_out.items()]
         entries = {name: Source(index, tensor) for name, tensor in opened.tensors.items()}
-        self.views[key] = View(index, key, opened.config, entries, side_files(opened), aliases=opened.aliases)
+        files = side_files(opened)
+        self.views[key] = View(index, key, opened.config, entries, files, opened.texts, aliases=opened.aliases)
         return True
 
     def _opened(self, reference: ModelRef) -> Checkpoint:
