@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from plait.output.names import neutral_names, neutral_text, piece_names
+from plait.planning.matching import expert_orders
 from plait.planning.types import Model, Plan
 
 __all__ = ["card", "licence_of", "licences"]
@@ -126,4 +127,13 @@ def _tally(plan: Plan, names: dict[str, str]) -> list[str]:
     for (model, reason), lost in dropped.items():
         more = f" and {len(lost) - _COUNTED} more" if len(lost) > _COUNTED else ""
         texts.append(f"{len(lost)} of {model} dropped ({reason}): {', '.join(lost[:_COUNTED])}{more}")
-    return [neutral_text(text, plan.models) for text in texts]
+    return [neutral_text(text, plan.models) for text in (*texts, *_moved_experts(plan))]
+
+
+def _moved_experts(plan: Plan) -> list[str]:
+    """Say how many experts were matched to others than their own number."""
+    moved: dict[str, list[bool]] = {}
+    for key, order in expert_orders(plan).items():
+        places = enumerate(order.split())
+        moved.setdefault(key.rpartition(": ")[0], []).extend(number != str(place) for place, number in places)
+    return [f"{sum(found)} of {len(found)} experts of {model} in another's place" for model, found in moved.items()]

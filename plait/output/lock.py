@@ -13,6 +13,7 @@ import plait
 from plait.engine.hashes import Registry
 from plait.errors import CheckpointError
 from plait.output.names import by_neutral_name, is_absolute, neutral_text, piece_names
+from plait.planning.matching import expert_orders
 from plait.planning.types import Plan, Step
 
 __all__ = ["LOCK_NAME", "Lock", "input_hashes", "lock_json", "read_lock"]
@@ -77,6 +78,7 @@ def lock_json(plan: Plan, hashes: Mapping[str, str], out: Path, shard_size: int)
         "models": {name: Path(os.path.relpath(path, out.resolve())).as_posix() for name, path in places.items()},
         "seed": plan.seed,
         "shard_size": shard_size,
+        **({"experts": by_neutral_name(orders, plan.models, _HERE)} if (orders := expert_orders(plan)) else {}),
         "inputs": by_neutral_name(hashes, plan.models, _HERE),
     }
     return json.dumps(entry, indent=1, ensure_ascii=False) + "\n"

@@ -16,6 +16,7 @@ from plait.planning.components import Components
 from plait.planning.decide import Decisions
 from plait.planning.experts import lay_out_experts
 from plait.planning.extra import Extras
+from plait.planning.matching import match_experts
 from plait.planning.parameters import idle_parameters, unmatched_filters
 from plait.planning.shapes import Shapes
 from plait.planning.side import SideFiles, plan_side_files
@@ -130,8 +131,13 @@ class _Document:
             if view is not donor:
                 laid, faults, notes = lay_out_experts(self.recipe, donor, view, self._merged())
                 self.library.faults += faults
-                self.views[key], note = align_to(donor, laid)
+                named, note = align_to(donor, laid)
                 self.notes += [*notes, *([note] if note else [])]
+                if not faults and key in self._merged():
+                    named, faults, notes = match_experts(self.recipe, donor, named)
+                    self.library.faults += faults
+                    self.notes += notes
+                self.views[key] = named
 
     def _merged(self) -> set[str]:
         """References of the models that slices take from."""
@@ -141,9 +147,11 @@ class _Document:
     def _settle_ties(self, donor_key: str) -> Ties:
         """Settle ties over all models; a model that only `copy_from` names counts where the rule takes a head."""
         from_rules = {str(rule.copy_from) for rule in self.recipe.tensors if rule.copy_from}
-        merged_keys = self._merged() | {donor_key} | {
-            key for key in from_rules for name in self._heads(self.views[key]) if self._copies(key, name)
-        }
+        merged_keys = (
+            self._merged()
+            | {donor_key}
+            | {key for key in from_rules for name in self._heads(self.views[key]) if self._copies(key, name)}
+        )
         merged = [self.views[key] for key in merged_keys]
         ties = settle_ties(list(self.views.values()), self.views[donor_key], merged)
         self.views = dict(zip(self.views, ties.views, strict=True))

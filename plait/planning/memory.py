@@ -13,12 +13,14 @@ from plait.methods.measures import SAMPLE
 from plait.planning.totals import passes
 from plait.planning.types import Plan, Source, Step
 
-__all__ = ["BATCH", "TILE", "Geometry", "fit_threads", "peak_memory", "room_to_keep"]
+__all__ = ["BATCH", "HELD", "TILE", "Geometry", "fit_threads", "peak_memory", "room_to_keep"]
 
 TILE = 1 << 15
 """Elements that are computed at a time on a CPU: what stays in a core's cache."""
 BATCH = 1 << 18
 """Elements that are read and written at a time."""
+HELD = 1 << 25
+"""Bytes that ops may hold of a tensor's tiles from measuring to making."""
 _MOST_BLOCKS = 1 << 16  # sums of blocks that are held before they are added up
 _MOST_KEPT = 1 << 27  # bytes: beyond that, reading from the system's cache again costs no more than fresh memory
 
@@ -90,7 +92,8 @@ def _measure_bytes(step: Step) -> int:
         )
     )
     seen = 4 * count * min(step.size, BATCH) if method.measured else 0  # of a batch, what a measure looks at
-    return blocks * 8 * (count * (count + 1) // 2) * 2 + counters + seen
+    held = min(HELD, count * step.size // 8) if method.random and method.locality == "row" else 0
+    return blocks * 8 * (count * (count + 1) // 2) * 2 + counters + seen + held
 
 
 def peak_memory(steps: Iterable[Step], threads: int, device: Geometry | None = None) -> int:

@@ -11,6 +11,7 @@ from plait.errors import Fault, Where
 __all__ = [
     "COMPONENTS",
     "Column",
+    "ExpertsSpec",
     "Filtered",
     "Input",
     "ModelRef",
@@ -188,6 +189,14 @@ class TokenizerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertsSpec:
+    """`experts:` (plait's own): experts are put in the order of the base's that they are most like, by `match`."""
+
+    where: Where
+    match: Literal["weights", "router"]
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """One document of a recipe file. `name` is its name as a stage (mergekit-multi), or None."""
 
@@ -207,6 +216,7 @@ class Recipe:
     post: tuple[PostStep, ...] = ()
     seed: int | None = None
     strict: bool = False
+    experts: ExpertsSpec | None = None
     text: str = field(default="", compare=False, repr=False)
     """The whole file, for the output's copy of the recipe and the lock; numbers of `{file: ...}` written out."""
     warnings: tuple[Fault, ...] = field(default=(), compare=False)
