@@ -256,6 +256,43 @@ def test_a_tied_head_follows_its_embedding_and_the_plan_says_so(tmp_path, monkey
     close(made, expected)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"target_modules": ["embed_tokens"]}, {"target_modules": ["embed_tokens", "lm_head"]}]
+)
+def test_an_adapter_that_ties_both_ends_leaves_them_tied(settings, tmp_path, monkeypatch):
+    """peft saves the factors, or the module, twice; its own merge_and_unload adds both to the one matrix."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path, lambda: llama(tie_word_embeddings=True), settings | {"ensure_weight_tying": True})
+    saved = [name for name in _adapter("adapter") if "lm_head" in name]
+    Path("recipe.yml").write_text(BAKED.format(model="base+adapter"))
+    assert {drop.name for drop in plait.plan("recipe.yml").dropped} == set(saved)
+    assert any("lora_A" in name for name in saved)
+    plait.merge("recipe.yml", "out")
+    assert "lm_head.weight" not in plait.load("out")
+    assert json.loads(Path("out/config.json").read_text())["tie_word_embeddings"] is True
+    ids = torch.arange(12)[None]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = transformers.AutoModelForCausalLM.from_pretrained("base")
+        trained = peft.PeftModel.from_pretrained(plain, "adapter")(ids).logits
+        ours = transformers.AutoModelForCausalLM.from_pretrained("out")(ids).logits
+    assert torch.allclose(ours, trained, atol=1e-4)
+
+
+def test_an_adapter_saved_by_torch_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path, llama, {"target_modules": ["q_proj", "down_proj"], "modules_to_save": ["lm_head"]})
+    Path("recipe.yml").write_text(BAKED.format(model="base+adapter"))
+    plait.merge("recipe.yml", "out")
+    torch.save(_adapter("adapter"), "adapter/adapter_model.bin")
+    Path("adapter/adapter_model.safetensors").unlink()
+    plait.merge("recipe.yml", "again")
+    assert Path("out/model.safetensors").read_bytes() == Path("again/model.safetensors").read_bytes()
+    Path("alone.yml").write_text(BAKED.format(model="adapter"))
+    plait.merge("alone.yml", "alone")
+    assert Path("out/model.safetensors").read_bytes() == Path("alone/model.safetensors").read_bytes()
+
+
 def test_the_plan_tells_of_the_adapter_and_counts_its_bytes(two):
     Path("recipe.yml").write_text(TIES)
     plan = plait.plan("recipe.yml")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -57,14 +57,18 @@ class _Placing:
         self._check_parts()
         targets = self._targets()
         self._check_names(targets)
+        follows = self._head_that_follows(targets)
         for name, (tensor, _) in self.sorted.whole.items():
-            self._replace(targets[name], tensor)
+            if name not in follows:
+                self._replace(targets[name], tensor)
         ranks: Counter[int] = Counter()
         for module, lora in self.sorted.modules.items():
+            if module in follows:
+                continue
             ranks[self._adapt(module, lora, targets)] += 1
         aliases = self._aliases()
-        config = self._settle_ties(targets)
-        told = f"adapter {self.adapter.reference} on {self.base.reference}: {_told(ranks, len(self.sorted.whole))}"
+        config = self._settle_ties({key: name for key, name in targets.items() if key not in follows})
+        told = f"adapter {self.adapter.reference} on {self.base.reference}: {_told(ranks, len(self.sorted.whole.keys() - follows))}"
         return replace(
             self.base,
             tensors=in_natural_order({**self.base.tensors, **self.made}.values()),
@@ -72,7 +76,32 @@ class _Placing:
             aliases=aliases,
             notes=(*self.base.notes, *self.adapter.notes, told, *self.notes),
             adapters=(*self.base.adapters, self.adapter.folder),
+            left_out={**self.base.left_out, **self._left_out(follows)},
         )
+
+    def _left_out(self, follows: Collection[str]) -> dict[str, str]:
+        """What of the adapter's tensors is not read, and why."""
+        reasons = dict.fromkeys(self.sorted.unread, "the adapter's copy of a tensor of its base")
+        why = "the head is tied to the embeddings, which the adapter changes alike (ensure_weight_tying)"
+        for key in follows:
+            lora = self.sorted.modules.get(key)
+            tensors = lora.parts.values() if lora else [self.sorted.whole[key][0]]
+            reasons |= {tensor.name: why for tensor in tensors}
+        return reasons
+
+    def _head_that_follows(self, targets: Mapping[str, str]) -> frozenset[str]:
+        """The keys of a head that the adapter has beside its embeddings and, by its config, tied to them."""
+        if not self.adapter.settings.ties or declared_tie(self.base.config) is False:
+            return frozenset()
+        shapes: dict[str, tuple[int, ...]] = {}
+        for key, name in targets.items():
+            if key in self.sorted.whole:
+                shapes[name] = self.sorted.whole[key][0].shape
+            elif key in self.sorted.modules:
+                shapes[name] = _shape_of(self.sorted.modules[key])
+        embeddings, heads = embedding_and_heads(_shapes(self.base) | shapes, self.base.config)
+        twins = {head for head in heads if any(shapes.get(name) == shapes.get(head) for name in embeddings)}
+        return frozenset(key for key, name in targets.items() if name in twins & shapes.keys())
 
     def _fault(self, message: str) -> CheckpointError:
         return CheckpointError(f"{self.adapter.file}: {message}")

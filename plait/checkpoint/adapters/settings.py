@@ -45,6 +45,8 @@ class LoraSettings:
     dora: bool
     transposed: bool
     """fan_in_fan_out."""
+    ties: bool = False
+    """ensure_weight_tying: a head that the base ties stays tied, whatever the adapter has for either end."""
 
     def rank_of(self, module: str) -> int:
         """Rank of a module; an entry of `rank_pattern` counts when its whole text is the end of the module's name."""
@@ -106,6 +108,7 @@ def _settings(file: str, config: Mapping[str, Any]) -> LoraSettings:
         rslora=bool(config.get("use_rslora")),
         dora=bool(config.get("use_dora")),
         transposed=bool(config.get("fan_in_fan_out")),
+        ties=bool(config.get("ensure_weight_tying")),
     )
 
 
