@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -66,3 +69,29 @@ def test_the_bytes_are_those_of_the_ops(name, tmp_path, monkeypatch):
     assert written[0] == written[1]
     assert all(calls)
     assert bool(calls) == (name not in NOT_FUSED)
+
+
+AGAIN = """
+import sys
+import plait
+from plait.engine import work
+work.ENOUGH = 0
+plait.merge(sys.argv[1], sys.argv[2], overwrite=True)
+print("numba" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("name", ["linear", "task_arithmetic", "slerp", "karcher", "model_stock", "ties", "dare_ties"])
+def test_a_large_merge_whose_loops_are_kept_does_without_numba(name, tmp_path):
+    """Importing it takes half as long as copying a small model does."""
+    models = [{"model": checkpoint(tmp_path / f"m{i}", i)} for i in range(1 if name == "slerp" else 2)]
+    sets = {"weight": 0.5, "density": 0.3, "t": 0.4}
+    parameters = {key: value for key, value in sets.items() if key in find_method(name).parameters}
+    recipe = {"models": models, "merge_method": name, "parameters": parameters, "dtype": "bfloat16"}
+    if name not in {"linear", "karcher"}:
+        recipe["base_model"] = checkpoint(tmp_path / "base", 50)
+    (tmp_path / "recipe.yml").write_text(json.dumps(recipe))
+    command = [sys.executable, "-c", AGAIN, str(tmp_path / "recipe.yml"), str(tmp_path / "out")]
+    environment = {**os.environ, "PLAIT_CACHE_DIR": str(tmp_path / "kept")}
+    said = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout for _ in "ab"]
+    assert said == ["True\n", "False\n"]
