@@ -54,6 +54,7 @@ def plan(recipe: Path_, *, shard_size: int | None = None, seed: int | None = Non
         explain=explain,
         expected_hashes=lock.hashes,
         places=lock.models,
+        commits=lock.commits,
     )
 
 
@@ -184,11 +185,13 @@ def kinship(models: Sequence[Path_], base: Path_, *, measure: str = "pearson", t
         MergeError: an input has NaN or infinity.
         PlaitError: fewer than two models, or an unknown measure.
     """
+    from plait.engine.fetch import fetch_inputs
     from plait.engine.kinship import kinship_of
 
     listed: list[dict[str, str]] = [{"model": os.fspath(model)} for model in models]
     document = {"models": listed, "merge_method": "metagpt", "base_model": os.fspath(base)}
     planned = make_plan(parse_recipe(json.dumps(document), file="kinship"), root=Path.cwd())
+    fetch_inputs(planned)
     return kinship_of(planned, measure, threads or _cores())
 
 
@@ -268,9 +271,12 @@ def _cores() -> int:
 
 def load(checkpoint: Path_) -> dict[str, Any]:
     """Read a whole checkpoint into numpy arrays (bfloat16 and float8 as ml_dtypes types), by name."""
+    from plait.engine.fetch import fetch_tensors
     from plait.engine.memory_merge import load_arrays
 
-    return load_arrays(_open(checkpoint))
+    opened = _open(checkpoint)
+    fetch_tensors(opened.tensors.values())
+    return load_arrays(opened)
 
 
 def merge_tensors(

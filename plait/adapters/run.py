@@ -22,12 +22,13 @@ from plait.adapters.low_rank import Factors, Wanted, low_rank
 from plait.adapters.report import Extraction, ModuleRank, card_of
 from plait.adapters.values import differs, read_delta
 from plait.checkpoint import Checkpoint, FileReader, FileWriter, StoredTensor, natural_key, open_checkpoint
-from plait.checkpoint.hub import is_hub_id
+from plait.engine.fetch import fetch_tensors
 from plait.engine.folder import check_output, make_folder, partial_folder, publish, require_space, sweep
 from plait.engine.journal import JOURNAL_NAME, Journal
 from plait.engine.run import Event
 from plait.engine.threads import run_on_threads
 from plait.errors import PlaitError
+from plait.hub.library import is_hub_id
 from plait.ops.rng import rng_key
 from plait.structure import embedding_and_heads
 
@@ -102,6 +103,7 @@ def extract_adapter(
     opened = open_checkpoint(base), open_checkpoint(model)
     choice = choose(*opened, include=include, exclude=exclude, save_embeddings=save_embeddings)
     check_output(out, [one.path for one in opened], overwrite=overwrite)
+    _fetch(opened, on_event)
     partial = partial_folder(out)
     make_folder(partial)
     on_event(Event("start", str(out)))
@@ -119,6 +121,11 @@ def extract_adapter(
         (out / JOURNAL_NAME).unlink()
     on_event(Event("done", str(out), meter.read, meter.written))
     return _extraction(out, found, size, time.monotonic() - began)
+
+
+def _fetch(opened: tuple[Checkpoint, ...], on_event: Callable[[Event], None]) -> None:
+    tensors = [tensor for one in opened for tensor in one.tensors.values()]
+    fetch_tensors(tensors, lambda name, done, total: on_event(Event("download", name, fetched=done, to_fetch=total)))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from plait.checkpoint.index import check_numbering, read_index, read_shards, uni
 from plait.checkpoint.names import list_some, natural_key
 from plait.checkpoint.types import StoredTensor
 from plait.errors import CheckpointError
+from plait.hub.pieces import names_in
 
 __all__ = ["read_folder"]
 
@@ -37,9 +38,10 @@ def read_folder(folder: str) -> tuple[dict[str, StoredTensor], list[str]]:
     """
     try:
         with os.scandir(folder) as entries:
-            present = sorted((entry.name for entry in entries if not entry.is_dir()), key=natural_key)
+            here = {entry.name for entry in entries if not entry.is_dir()}
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read: {error.strerror}.") from error
+    present = sorted(here.union(names_in(folder)), key=natural_key)
     choice = _choose_safetensors(folder, present) or _choose_torch(folder, present)
     if choice is None:
         raise CheckpointError(_nothing_found(folder, present))

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from plait.checkpoint.names import check_name
 from plait.checkpoint.types import StoredTensor
 from plait.dtypes import DTYPES
 from plait.errors import CheckpointError
+from plait.hub.pieces import partial_file
 
 __all__ = ["read_header"]
 
@@ -30,11 +32,14 @@ def read_header(file: str) -> list[StoredTensor]:
     Raises:
         CheckpointError: the file cannot be read, breaks a rule of the format, or is cut short.
     """
+    if (away := partial_file(file)) is not None:
+        size, header = away.size, _header_bytes(file, away.stream().read, away.size)
+        return _tensors(file, _parse(file, header), start=8 + len(header), size=size)
     try:
         fd = os.open(file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         try:
             size = os.fstat(fd).st_size
-            header = _header_bytes(file, fd, size)
+            header = _header_bytes(file, partial(os.read, fd), size)
         finally:
             os.close(fd)
     except OSError as error:
@@ -42,8 +47,8 @@ def read_header(file: str) -> list[StoredTensor]:
     return _tensors(file, _parse(file, header), start=8 + len(header), size=size)
 
 
-def _header_bytes(file: str, fd: int, size: int) -> bytes:
-    first = os.read(fd, _FIRST_READ)
+def _header_bytes(file: str, read: Callable[[int], bytes], size: int) -> bytes:
+    first = read(_FIRST_READ)
     if first.startswith(_LFS_POINTER):
         raise CheckpointError(f"{file}: a Git LFS pointer, not the weights. Run `git lfs pull` in that folder.")
     length = int.from_bytes(first[:8], "little")
@@ -56,7 +61,7 @@ def _header_bytes(file: str, fd: int, size: int) -> bytes:
         raise CheckpointError(f"{file}: the header has {length} bytes; safetensors allows {MAX_HEADER}.")
     parts, have = [first[8:]], len(first) - 8
     while have < length:
-        part = os.read(fd, length - have)
+        part = read(length - have)
         if not part:
             raise CheckpointError(f"{file}: cut short while its header was read.")
         parts.append(part)

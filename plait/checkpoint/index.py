@@ -13,6 +13,7 @@ from plait.checkpoint.names import list_some
 from plait.checkpoint.torch_file import read_torch_file
 from plait.checkpoint.types import StoredTensor
 from plait.errors import CheckpointError
+from plait.hub.pieces import prefetch_headers
 
 __all__ = ["check_numbering", "is_one_of_many", "read_index", "read_shards", "unindexed"]
 
@@ -48,6 +49,7 @@ def read_shards(folder: str, shards: Sequence[str]) -> tuple[dict[str, StoredTen
     """
     tensors: dict[str, StoredTensor] = {}
     notes: list[str] = []
+    prefetch_headers(folder, shards)
     for shard in shards:
         file = folder + os.sep + shard
         if shard.endswith(".safetensors"):

@@ -20,6 +20,7 @@ from plait.checkpoint.open_files import LIMIT, OpenFiles, plain_io
 from plait.checkpoint.types import StoredTensor
 from plait.dtypes import DTYPES
 from plait.errors import CheckpointError, OutputError
+from plait.hub.pieces import PartialFile, partial_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -32,6 +33,7 @@ _MOST = 1 << 30  # bytes a call; Linux stops just below 2 GiB, macOS refuses mor
 # The kernel reads ahead no more than the device's window for one request, 128 KiB by default; the rest of a longer
 # request is dropped without a word.
 _WINDOW = 128 * 1024
+_SMALL = 1 << 20  # bytes a call that may come over the network
 _KEPT = 1 << 27  # bytes of turned and derived tensors that a thread keeps, beside the last one
 _NO_SPACE = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
@@ -52,6 +54,9 @@ class FileReader:
             CheckpointError: the file ends before, or cannot be read.
         """
         view = _bytes_of(buffer)
+        if (away := partial_file(file)) is not None:
+            _fill_from_hub(away, offset, view)
+            return
         try:
             held = self._files.acquire(file)
             try:
@@ -220,6 +225,16 @@ class FileWriter:
 def _bytes_of(buffer: Buffer) -> memoryview:
     view = buffer.data if isinstance(buffer, np.ndarray) else memoryview(buffer)
     return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def _fill_from_hub(away: PartialFile, offset: int, view: memoryview) -> None:
+    """Read what little of a file that is not fetched a plan needs, such as how a quantised weight is packed."""
+    if len(view) > _SMALL:
+        raise CheckpointError(f"{away.path}: not fetched from the hub yet.")
+    found = away.read(offset, len(view))
+    if len(found) < len(view):
+        raise CheckpointError(f"{away.path}: {len(view)} bytes wanted at {offset}, {len(found)} there.")
+    view[:] = found
 
 
 def _fill(fd: int, offset: int, view: memoryview) -> int:

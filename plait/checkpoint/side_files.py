@@ -6,7 +6,7 @@ from pathlib import Path
 
 from plait.checkpoint.types import Checkpoint
 
-__all__ = ["MODEL", "custom_code", "side_files"]
+__all__ = ["MODEL", "SMALL", "custom_code", "side_files"]
 
 TOKENIZER = (
     "tokenizer.json",
@@ -42,6 +42,18 @@ _PATTERNS = (
     "additional_chat_templates/*.jinja",
     "chat_templates/*.jinja",
 )
+
+SMALL = (
+    "config.json",
+    "adapter_config.json",
+    "*.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+    "README.md",
+    *TOKENIZER,
+    *MODEL,
+    *_PATTERNS,
+)
+"""What is fetched of a hub's repository to plan: globs, one without a `/` for the top folder alone."""
 
 
 def side_files(checkpoint: Checkpoint) -> dict[str, Path]:

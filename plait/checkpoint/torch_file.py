@@ -19,6 +19,7 @@ from plait.checkpoint.names import check_name, list_some
 from plait.checkpoint.pickles import MAX_PICKLE, PickledStorage, PickledTensor, read_pickle
 from plait.checkpoint.types import StoredTensor
 from plait.errors import CheckpointError
+from plait.hub.pieces import partial_file
 
 __all__ = ["read_torch_file"]
 
@@ -44,8 +45,10 @@ def read_torch_file(file: str) -> tuple[list[StoredTensor], list[str]]:
         CheckpointError: the file is no such file, is cut short, asks for code, or has no state dict in it.
     """
     try:
-        with Path(file).open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
+        away = partial_file(file)
+        with Path(file).open("rb") if away is None else away.stream() as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(0)
             start = stream.read(512)
             stream.seek(0)
             if start.startswith(b"PK\x03\x04"):

@@ -66,12 +66,14 @@ def _json_lines(total: int) -> Tell:
     def tell(event: Event) -> None:
         nonlocal last
         now = time.monotonic()
-        if event.kind == "progress":
+        if event.kind in {"progress", "download"}:
             if now - last < _EVERY_OBJECT:
                 return
             last = now
         entry: dict[str, Any] = {"event": event.kind, "text": event.text}
-        if event.kind not in {"warning", "note"}:
+        if event.kind == "download":
+            entry |= {"fetched": event.fetched, "to_fetch": event.to_fetch}
+        elif event.kind not in {"warning", "note"}:
             entry |= {"read": event.bytes_read, "written": event.bytes_written, "total": total}
         click.echo(json.dumps(entry, ensure_ascii=False))
 
@@ -82,11 +84,18 @@ def _plain_lines(total: int) -> Tell:
     began = last = time.monotonic()
 
     def tell(event: Event) -> None:
-        nonlocal last
+        nonlocal began, last
         now = time.monotonic()
         if event.kind in {"warning", "note"}:
             click.echo(f"{event.kind}: {event.text}", err=True)
+        elif event.kind == "start":
+            began = last = now
+        elif event.kind == "download":
+            if now - last >= _EVERY_LINE or event.fetched == event.to_fetch:
+                last = now
+                click.echo(f"fetching: {readable(event.fetched)} of {readable(event.to_fetch)}  {event.text}", err=True)
         elif event.kind == "resume":
+            began = last = now
             click.echo(f"resuming: {event.text}", err=True)
         elif event.kind == "progress" and now - last >= _EVERY_LINE:
             last = now
@@ -110,12 +119,19 @@ def _bar(total: int) -> Iterator[Tell]:
     )
     columns = (BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), name)
     with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as progress:
+        fetching = progress.add_task("", total=None, visible=False)
         task = progress.add_task("", total=total)
 
         def tell(event: Event) -> None:
-            if event.kind == "progress":
+            if event.kind == "download":
+                progress.update(
+                    fetching, visible=True, completed=event.fetched, total=event.to_fetch, description=event.text
+                )
+            elif event.kind == "progress":
                 progress.update(task, completed=_done(event, total), description=event.text)
-            elif event.kind in {"warning", "resume"}:
+            elif event.kind in {"start", "resume"}:
+                progress.update(fetching, visible=False)
+            if event.kind in {"warning", "resume"}:
                 word = "resuming" if event.kind == "resume" else event.kind
                 progress.console.print(f"{word}: {event.text}", markup=False, highlight=False, soft_wrap=True)
 

@@ -12,6 +12,7 @@ from threading import Lock as ThreadLock
 
 from plait.checkpoint.io import FileReader, FileWriter
 from plait.engine.device import device_named
+from plait.engine.fetch import fetch_inputs
 from plait.engine.fingerprint import fingerprint
 from plait.engine.folder import check_output, make_folder, partial_folder, publish, require_space, sweep
 from plait.engine.hashes import Registry
@@ -31,12 +32,15 @@ __all__ = ["Event", "MergeResult", "execute"]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened: `kind` is start, resume, progress, warning, verify or done."""
+    """Something that happened: `kind` is download, start, resume, progress, warning, verify or done."""
 
     kind: str
     text: str = ""
     bytes_read: int = 0
     bytes_written: int = 0
+    fetched: int = 0
+    """Bytes of inputs that came from a hub, or were here in part; for `download` alone, as is `to_fetch`."""
+    to_fetch: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def execute(
     chosen = device_named(device)
     workers = fit_threads(plan, chosen, _cores() if threads is None else threads, memory)
     keep = room_to_keep(plan, workers, memory, chosen)
+    fetch_inputs(plan, lambda name, done, total: tell(Event("download", name, fetched=done, to_fetch=total)), Path(out))
     mark = fingerprint(plan)
     partial = partial_folder(out)
     make_folder(partial)

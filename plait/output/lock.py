@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Lock:
     seed: int
     shard_size: int
     hashes: Mapping[str, str]
+    commits: Mapping[str, str] = field(default_factory=dict)
+    """Which commit each hub name in `recipe` stood for."""
 
 
 def input_hashes(plan: Plan, registry: Registry) -> dict[str, str]:
@@ -76,6 +78,7 @@ def lock_json(plan: Plan, hashes: Mapping[str, str], out: Path, shard_size: int)
         "recipe": neutral_text(plan.recipe.text, plan.models, _HERE),
         "recipe_file": Path(plan.recipe.file).name,
         "models": {name: Path(os.path.relpath(path, out.resolve())).as_posix() for name, path in places.items()},
+        **({"commits": dict(plan.commits)} if plan.commits else {}),
         "seed": plan.seed,
         "shard_size": shard_size,
         **({"experts": by_neutral_name(orders, plan.models, _HERE)} if (orders := expert_orders(plan)) else {}),
@@ -103,6 +106,7 @@ def read_lock(path: Path) -> Lock | None:
         folder = path.resolve().parent
         models = {str(name): (folder / place).resolve() for name, place in dict(entry["models"]).items()}
         seed, shard_size = int(entry["seed"]), int(entry["shard_size"])
-        return Lock(entry["recipe"], entry["recipe_file"], models, seed, shard_size, dict(entry["inputs"]))
+        hashes, commits = dict(entry["inputs"]), dict(entry.get("commits", {}))
+        return Lock(entry["recipe"], entry["recipe_file"], models, seed, shard_size, hashes, commits)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: a damaged lock ({error!r}).") from None

@@ -39,6 +39,7 @@ def make_plan(
     explain: bool = False,
     expected_hashes: Mapping[str, str] | None = None,
     places: Mapping[str, Path] | None = None,
+    commits: Mapping[str, str] | None = None,
 ) -> Plan:
     """Plan a merge from its recipe (a path, or documents already read) and its inputs' headers.
 
@@ -50,6 +51,7 @@ def make_plan(
         explain: Keep, for every tensor, which rule gave each parameter its value.
         expected_hashes: From a lock: the content hash that each input tensor must have.
         places: From a lock: where the models lie that it calls by a neutral name.
+        commits: From a lock: which commit each hub name stands for.
 
     Raises:
         RecipeError: with everything that is wrong, over all documents.
@@ -62,7 +64,7 @@ def make_plan(
     faults = [fault for document in stages for fault in check_document(document)]
     chosen, clash = _seed(stages, seed)
     faults += clash
-    library = Library(root, faults, places or {})
+    library = Library(root, faults, places or {}, dict(commits or {}))
     planned: list[Planned] = []
     for document in stages:
         found = plan_document(document, library, explain=explain)
@@ -117,6 +119,7 @@ def _assemble(
         stage_steps=_needed(last.steps),
         expected_hashes=expected,
         texts=last.side.texts,
+        commits=dict(sorted(library.commits.items())),
     )
 
 

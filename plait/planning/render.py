@@ -11,7 +11,7 @@ from typing import Any
 
 from plait.dtypes import DTYPES
 from plait.planning.memory import peak_memory
-from plait.planning.totals import bytes_read, passes, step_bytes
+from plait.planning.totals import bytes_read, bytes_to_fetch, passes, step_bytes
 from plait.planning.types import Plan, Source, Step
 
 __all__ = ["explained_as_data", "explained_as_text", "plan_as_json", "plan_as_text"]
@@ -45,6 +45,7 @@ def plan_as_text(plan: Plan, threads: int | None = None, *, every: bool = False)
     lines += [
         "",
         f"Reads {_size(bytes_read(plan))} of inputs ({_size(total)} over all passes), writes {_size(plan.bytes_written)}.",
+        *([f"Fetches {_size(away)} from the hub first."] if (away := bytes_to_fetch(plan)) else []),
         f"Peak memory {peak} over the program's own, with {workers} threads. Seed {plan.seed}.",
     ]
     return "\n".join(lines)
@@ -181,6 +182,8 @@ def plan_as_json(plan: Plan, threads: int | None = None) -> str:
         "notes": list(plan.notes),
         "bytes_read": bytes_read(plan),
         "bytes_written": plan.bytes_written,
+        "bytes_to_fetch": bytes_to_fetch(plan),
+        "commits": dict(plan.commits),
         "peak_memory": peak_memory(plan.steps, workers),
         "seed": plan.seed,
     }

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from plait.dtypes import DTYPES
+from plait.hub.pieces import partial_file
 from plait.methods import find_method
 from plait.methods.measures import Quantiles
 from plait.methods.method import Method
 from plait.methods.vocabulary import Measured
 from plait.planning.types import Plan, Step
 
-__all__ = ["bytes_read", "measuring", "passes", "step_bytes", "tally"]
+__all__ = ["bytes_read", "bytes_to_fetch", "files_read", "measuring", "passes", "step_bytes", "tally"]
 
 
 def passes(step: Step) -> int:
@@ -61,6 +62,18 @@ def step_bytes(step: Step) -> int:
 def bytes_read(plan: Plan) -> int:
     """Bytes that the last pass over every input reads, as progress counts them."""
     return sum(source.size * DTYPES[source.dtype].size for step in plan.steps for source in step.inputs)
+
+
+def files_read(plan: Plan) -> list[str]:
+    """Return the files that the plan reads weights from."""
+    sources = (source for step in (*plan.stage_steps, *plan.steps) for source in step.inputs)
+    parts = (part for source in sources if source.tensor is not None for part in source.tensor.held)
+    return list(dict.fromkeys(part.file for part in parts))
+
+
+def bytes_to_fetch(plan: Plan) -> int:
+    """Bytes of those files that are still on a hub."""
+    return sum(away.size for file in files_read(plan) if (away := partial_file(file)) is not None)
 
 
 def tally(plan: Plan) -> Counter[str]:

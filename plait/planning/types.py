@@ -191,6 +191,8 @@ class Plan:
     """Steps of earlier stages that some step reads."""
     expected_hashes: Mapping[str, str] = field(default_factory=dict)
     """From a lock: what every input tensor must hash to."""
+    commits: Mapping[str, str] = field(default_factory=dict)
+    """Which commit each hub name (`org/name@revision`, as written) stands for."""
     texts: Mapping[str, str] = field(default_factory=dict)
     """Side files that are not copied but written, by name: a chat template that the recipe gives."""
 

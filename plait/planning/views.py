@@ -66,6 +66,8 @@ class Library:
     faults: list[Fault]
     places: Mapping[str, Path] = field(default_factory=dict)
     """From a lock: where the models that it calls by a neutral name lie."""
+    commits: dict[str, str] = field(default_factory=dict)
+    """Which commit each hub name stands for: a lock's at first, then every one that was looked up."""
     models: list[Model] = field(default_factory=list)
     views: dict[str, View] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
@@ -109,6 +111,7 @@ class Library:
             root=self.root,
             adapter=str(adapter) if adapter else reference.adapter,
             adapter_revision=reference.adapter_revision,
+            commits=self.commits,
         )
 
     def _place(self, written: str) -> Path | None:

@@ -3,7 +3,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 
 from plait.checkpoint import open_checkpoint
@@ -101,37 +100,6 @@ def test_a_config_with_infinity_is_read(model):
     assert open_checkpoint(model).notes == ()
 
 
-class Hub:
-    """Stands for huggingface_hub.snapshot_download: a repository with these files."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.calls = []
-
-    def __call__(self, repo, *, revision, allow_patterns, **_):
-        self.calls.append((repo, revision, allow_patterns))
-        return str(self.folder)
-
-
-def test_a_hub_id_is_fetched_once_where_it_has_safetensors(model, monkeypatch):
-    hub = Hub(model)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
-    checkpoint = open_checkpoint("org/name", revision="v1")
-    assert checkpoint.reference == "org/name"
-    assert list(checkpoint.tensors) == ["a"]
-    ((repo, revision, patterns),) = hub.calls
-    assert (repo, revision) == ("org/name", "v1")
-    assert "*.safetensors" in patterns
-    assert not any("bin" in pattern for pattern in patterns)
-
-
-def test_torch_files_are_fetched_only_where_there_are_no_safetensors(tmp_path, monkeypatch):
-    hub = Hub(tmp_path)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
-    assert "no checkpoint in it" in refused("org/name")
-    assert "pytorch_model*.bin" in hub.calls[1][2]
-
-
 def test_the_cache_is_used_offline(tmp_path, model, monkeypatch):
     cache = tmp_path / "cache"
     repo = cache / "models--org--name"
@@ -150,16 +118,6 @@ def test_the_cache_is_used_offline(tmp_path, model, monkeypatch):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split(" ", 1)[0].endswith(f"snapshots/{commit}")
-
-
-def test_a_hub_id_that_cannot_be_had_tells_both_meanings(monkeypatch):
-    def gone(*_args, **_kwargs):
-        raise FileNotFoundError("no connection.\nlong story")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", gone)
-    message = refused("org/name", revision="v2")
-    assert "neither a path (no such file or folder in" in message
-    assert "nor a hub id at revision v2: the hub gave: FileNotFoundError (no connection)." in message
 
 
 def test_nothing_heavy_is_imported():

@@ -17,12 +17,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plait.methods": {*FACTS, "plait.ops"},
     "plait.recipe": FACTS,
     "plait.structure": FACTS,
-    # ops: quantised weights and adapters are made on demand, by the same kernels
-    "plait.checkpoint": {*FACTS, "plait.structure", "plait.ops"},
+    "plait.hub": {"plait.errors"},
+    # ops: quantised weights and adapters are made on demand, by the same kernels; hub: names, and parts of files
+    "plait.checkpoint": {*FACTS, "plait.structure", "plait.ops", "plait.hub"},
     "plait.output.config": {*FACTS, "plait.structure", "plait.output.layer_settings"},
     "plait.output.layer_settings": {*FACTS, "plait.structure"},
     "plait.planning": {
         *FACTS, "plait.methods", "plait.recipe", "plait.structure", "plait.checkpoint", "plait.output.config",
+        "plait.hub",
     },
     "plait.engine.hashes": {*FACTS, "plait.checkpoint"},
     "plait.output": {
@@ -32,9 +34,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     # structure: names of the output are aligned with those of its model class
     "plait.engine": {
         *FACTS, "plait.ops", "plait.methods", "plait.structure", "plait.checkpoint", "plait.planning", "plait.output",
-        "plait.engine.hashes",
+        "plait.engine.hashes", "plait.hub",
     },
-    "plait.adapters": {*FACTS, "plait.ops", "plait.structure", "plait.checkpoint", "plait.engine"},
+    # recipe, planning, methods, output: merging adapters into an adapter is a merge by recipe
+    "plait.adapters": {
+        *FACTS, "plait.hub", "plait.ops", "plait.methods", "plait.recipe", "plait.structure", "plait.checkpoint",
+        "plait.planning", "plait.output", "plait.engine", "plait.engine.hashes",
+    },
     "plait.api": {*FACTS, "plait.adapters", "plait.recipe", "plait.checkpoint", "plait.planning", "plait.engine", "plait.output"},
     "plait.cli": {
         "plait", *FACTS, "plait.api", "plait.methods", "plait.checkpoint", "plait.planning", "plait.engine",
