@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,9 @@ from plait.methods import Method, find_method
 from plait.methods.measures import SAMPLE, Gram, Measure
 from plait.ops import Rng, rng_key
 from plait.ops.fusing import merging
+from plait.ops.rng import Memory
+from plait.planning.memory import HELD
+from plait.planning.totals import passes
 from plait.planning.types import Source, Step
 
 __all__ = [
@@ -52,6 +56,8 @@ def prepare(step: Step, tiler: Tiler, seed: int, shared: Shared) -> Prepared:
     if step.size == 0:
         return prepared
     prepared.rng = generator(step, tiler.reader, seed)
+    if prepared.rng is not None and method.locality == "row" and passes(step) > 1:
+        prepared.rng = replace(prepared.rng, memory=Memory(HELD))
     if method.locality == "span":
         gram = before[GRAM] if GRAM in before else _pass_over(Gram(len(step.sources)), step, tiler, prepared.rng)
         prepared.coefficients = np.asarray(method.run(gram, **known), np.float64)

@@ -12,13 +12,39 @@ where low and high are the 32-bit words of the index. (This definition is a prom
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Rng", "first_outside", "keep_limits", "rng_key"]
+__all__ = ["Memory", "Rng", "first_outside", "keep_limits", "rng_key"]
+
+
+@dataclass(eq=False)
+class Memory:
+    """What ops found out about tiles of one tensor while it was measured, so that it need not be found again.
+
+    Attributes:
+        room: bytes that may be held yet.
+        held: by what an op was given, other than the stack: from the tensor's one stack that is the same each time.
+    """
+
+    room: int
+    held: dict[Any, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def hold(self, about: Any, found: npt.NDArray[Any]) -> None:
+        """Hold an array, which must not change afterwards, if there is room.
+
+        >>> memory = Memory(room=100)
+        >>> memory.hold("tile 1", np.zeros(80, np.uint8))
+        >>> memory.hold("tile 2", np.zeros(80, np.uint8))
+        >>> list(memory.held), memory.room
+        (['tile 1'], 20)
+        """
+        if found.nbytes <= self.room:
+            self.room -= found.nbytes
+            self.held[about] = found
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +54,12 @@ class Rng:
     Attributes:
         keys: uint64 `[k]`, one per model, from `rng_key`.
         start: index of the tile's first element within its tensor, 0 or more.
+        memory: what ops may hold from one pass over the tensor to the next; None where there is but one.
     """
 
     keys: npt.NDArray[np.uint64]
     start: int = 0
+    memory: Memory | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.keys, np.ndarray) or self.keys.dtype != np.uint64 or self.keys.ndim != 1:

@@ -10,6 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from plait import ops
 from plait.ops import Rng
+from plait.ops.on_cpu import ranked
+from plait.ops.rng import Memory
 
 torch = pytest.importorskip("torch")
 DTYPES = st.sampled_from([np.float32, np.float64])
@@ -86,3 +88,24 @@ def test_wrong_counts_and_shapes():
         ops.drop_ranked(np.ones((2, 3)), column([0.5, 0.5], 2), column([0.1, 0.1], 2), Rng(KEYS[:1]))
     with pytest.raises(ValueError, match="one number per model: 2 models, but 1 numbers"):
         ops.drop_ranked(np.ones((2, 3)), 0.5, column([0.1, 0.1], 2), Rng(KEYS[:2]))
+
+
+def test_what_was_found_once_is_held(monkeypatch):
+    random = np.random.default_rng(5)
+    x = random.standard_normal((2, 3, 300)).astype(np.float32)
+    numbers, memory = (column([0.5, 1.0], 3), column([0.2, 0.2], 3)), Memory(room=10**4)
+    kept = check(x, [0.5, 1.0], [0.2, 0.2], Rng(KEYS[:2], 900, memory))
+    monkeypatch.setattr(ranked, "_mark_rows", None)  # no row is looked at again
+    assert ops.drop_ranked(x, *numbers, Rng(KEYS[:2], 900, memory)).tobytes() == kept.tobytes()
+    for other in (Rng(KEYS[:2], 1800, memory), Rng(KEYS[:2], 900, Memory(room=10**4)), Rng(KEYS[:2], 900)):
+        with pytest.raises(TypeError):
+            ops.drop_ranked(x, *numbers, other)
+    with pytest.raises(TypeError):
+        ops.drop_ranked(x, column([0.4, 1.0], 3), numbers[1], Rng(KEYS[:2], 900, memory))
+
+
+@pytest.mark.parametrize("columns", [256, 300, 400, 5000])
+def test_rows_of_two_magnitudes(columns):
+    """Counting leaves few open, or so many that the row is sorted."""
+    random = np.random.default_rng(6)
+    check(random.choice([-1.0, 1.0, 2.0], (1, 4, columns)).astype(np.float32), [0.5], [0.5], Rng(KEYS[:1]))

@@ -79,7 +79,10 @@ class KeptNorm:
 
 def _norms(stack: Array) -> Array:
     """Sum magnitudes by fixed blocks: of `[k, n]` those of the tensor, of `[k, rows, columns]` those of each row."""
-    return ops.abs_sum_blocks(stack) if stack.ndim < 3 else ops.sum_blocks(abs(stack))
+    if stack.ndim < 3:
+        return ops.abs_sum_blocks(stack)
+    blocks = ops.abs_sum_blocks(stack.reshape(-1, stack.shape[-1]))  # a row is as good as a model
+    return blocks.reshape(len(blocks), len(stack), -1).swapaxes(1, 2).reshape(-1, len(stack))
 
 
 def kept_norm(keep: Callable[[Array, Mapping[str, Any], Any], Array]) -> Measured:
