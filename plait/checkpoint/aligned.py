@@ -46,6 +46,12 @@ class _Rows:
         return f"rows {self.mark} of {self.own}"
 
     @property
+    def generated(self) -> int:
+        """How many rows no model has: zeros, or the mean of all."""
+        new = [-1 - place for place, fill in enumerate(self.fills) if not fill or fill is AVERAGE]
+        return int(np.isin(self.numbers, new).sum())
+
+    @property
     def width(self) -> int:
         """Elements in a row."""
         return self.own.size // max(1, self.own.shape[0])

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from plait.dtypes import DTYPES
+from plait.planning.ledger import ledger_as_data, ledger_as_lines, ledger_of
 from plait.planning.memory import peak_memory
 from plait.planning.totals import bytes_read, bytes_to_fetch, passes, step_bytes
 from plait.planning.types import Plan, Source, Step
@@ -36,10 +37,9 @@ def plan_as_text(plan: Plan, threads: int | None = None, *, every: bool = False)
     lines += [f"  {', '.join(_other_files(plan))}"]
     lines += ["", f"Tensors ({len(plan.steps)})"]
     lines += [f"  {line}" for line in (_each(plan.steps) if every else _grouped(plan.steps))]
-    lines += _section("Tied, not written", [f"{name} = {kept}" for name, kept in plan.tied.items()])
-    lines += _section("Dropped", _dropped(plan, every=every))
     lines += _section("Notes", plan.notes)
     lines += _section("Warnings", [str(warning) for warning in plan.warnings])
+    lines += _section("Ledger", ledger_as_lines(ledger_of(plan), every=every))
     total = sum(step_bytes(step) * passes(step) for step in plan.steps)
     peak = _size(peak_memory(plan.steps, workers))
     lines += [
@@ -155,18 +155,6 @@ def _span(members: list[Step]) -> str:
     return ", ".join(str(n) for n in sorted(dict.fromkeys(numbers))[:8])
 
 
-def _dropped(plan: Plan, *, every: bool) -> list[str]:
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for drop in plan.dropped:
-        groups[(drop.model, drop.reason)].append(drop.name)
-    lines = []
-    for (model, reason), names in groups.items():
-        shown = names if every else names[:6]
-        more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-        lines.append(f"{model}: {', '.join(shown)}{more}: {reason}")
-    return lines
-
-
 def plan_as_json(plan: Plan, threads: int | None = None) -> str:
     """Return the whole plan, tensor by tensor, as JSON."""
     workers = threads or os.cpu_count() or 1
@@ -178,6 +166,7 @@ def plan_as_json(plan: Plan, threads: int | None = None) -> str:
         "tensors": [_as_data(placed.step) | {"file": placed.file, "offset": placed.offset} for placed in plan.placed],
         "tied": dict(plan.tied),
         "dropped": [{"model": d.model, "name": d.name, "reason": d.reason} for d in plan.dropped],
+        "ledger": ledger_as_data(ledger_of(plan)),
         "warnings": [str(warning) for warning in plan.warnings],
         "notes": list(plan.notes),
         "bytes_read": bytes_read(plan),

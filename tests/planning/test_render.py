@@ -46,7 +46,10 @@ def test_the_text_has_inputs_outputs_tensors_sums_and_losses(planned):
     assert "lm_head.weight  16×8 float32: ties of 1, 2 on base 0; weight=[1, 0.25], density=[0.5, 0.5], scale=1" in text
     assert "[reads 3072 bytes, writes 512 bytes]" in text
     assert "model.norm.weight  8 float32: copied from 1 (the rule at r.yml:15)" in text
-    assert "base: model.norm.weight: model.norm.weight is copied from a by the rule at r.yml:15" in text
+    assert "merged     20 tensors" in text
+    assert "copied     1 tensor from a (the rule at r.yml:15): model.norm.weight" in text
+    dropped = "model.norm.weight is copied from a by the rule at r.yml:15"
+    assert f"dropped    1 tensor of base ({dropped}): model.norm.weight" in text
     assert f"writes {planned.bytes_written} bytes" in text
     assert planned.bytes_written > size
     assert "Peak memory" in text
