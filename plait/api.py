@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from plait.checkpoint import open_checkpoint
 from plait.checkpoint.types import Checkpoint
 from plait.errors import CheckpointError, RecipeError
-from plait.output.lock import read_lock
+from plait.output.lock import Lock, read_lock
 from plait.planning import DEFAULT_SHARD_SIZE, make_plan
 from plait.planning.types import Plan, Step
-from plait.recipe import parse_recipe
+from plait.recipe import load_recipe, parse_recipe
 from plait.recipe.references import parse_reference
+from plait.recipe.types import Recipe
 
 if TYPE_CHECKING:
     from plait.adapters import Extraction
@@ -43,14 +44,36 @@ def plan(recipe: Path_, *, shard_size: int | None = None, seed: int | None = Non
         CheckpointError: for a lock that is damaged.
     """
     lock = read_lock(Path(recipe))
+    documents = parse_recipe(lock.recipe, file=lock.recipe_file) if lock else load_recipe(Path(recipe))
+    if any(document.adapter for document in documents):
+        return _plan_adapter(documents, Path(recipe).resolve().parent, lock, seed, explain=explain)
     if lock is None:
         return make_plan(recipe, shard_size=shard_size or DEFAULT_SHARD_SIZE, seed=seed, explain=explain)
-    documents = parse_recipe(lock.recipe, file=lock.recipe_file)
     return make_plan(
         documents,
         root=Path(recipe).resolve().parent,
         shard_size=shard_size or lock.shard_size,
         seed=lock.seed if seed is None else seed,
+        explain=explain,
+        expected_hashes=lock.hashes,
+        places=lock.models,
+        commits=lock.commits,
+    )
+
+
+def _plan_adapter(
+    documents: Sequence[Recipe], root: Path, lock: Lock | None, seed: int | None, *, explain: bool
+) -> Plan:
+    """Plan a recipe whose output is an adapter."""
+    from plait.adapters.merging import plan_adapter
+
+    if lock is None:
+        return plan_adapter(documents, root=root, seed=seed, explain=explain)
+    kept = lock.seed if seed is None else seed
+    return plan_adapter(
+        documents,
+        root=root,
+        seed=kept,
         explain=explain,
         expected_hashes=lock.hashes,
         places=lock.models,
@@ -99,6 +122,21 @@ def merge(
     from plait.engine.run import execute  # only now: planning needs no engine
 
     made = planned or plan(recipe, shard_size=shard_size, seed=seed)
+    if made.recipe.adapter is not None:
+        from plait.adapters.merging import AdapterPlan, merge_adapters
+
+        if isinstance(made, AdapterPlan):
+            return merge_adapters(
+                made,
+                Path(out),
+                threads=threads or _cores(),
+                memory=memory,
+                device=device,
+                overwrite=overwrite,
+                check=verify,
+                allow_nonfinite=allow_nonfinite,
+                on_event=on_event or (lambda _event: None),
+            )
     lock = read_lock(Path(recipe))
     return execute(
         made,

@@ -37,8 +37,9 @@ def command(
 ) -> None:
     """Merge checkpoints as RECIPE (a YAML recipe or a plait.lock) says, into the folder OUT."""
     import plait
+    from plait.cli.adapter_plan import result_as_text
     from plait.cli.failures import Interrupted, json_errors
-    from plait.cli.progress import closing_line, reporter
+    from plait.cli.progress import reporter
     from plait.methods import load_methods
 
     with json_errors(as_json):
@@ -52,4 +53,4 @@ def command(
                 f"Interrupted. There is no {out} yet; what is done is kept beside it, and the same command goes on there."
             ) from None
     if not quiet and not as_json:
-        click.echo(closing_line(result))
+        click.echo(result_as_text(result))

@@ -29,9 +29,9 @@ def command(
 ) -> None:
     """Show everything that merging RECIPE will do. Only headers are read, and nothing is written."""
     import plait
+    from plait.cli.adapter_plan import plan_as_json, plan_as_text
     from plait.cli.failures import json_errors
     from plait.methods import load_methods
-    from plait.planning.render import plan_as_json, plan_as_text
 
     with json_errors(as_json):
         load_methods(files)

@@ -10,6 +10,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from plait.dtypes import dtype_by_name
 from plait.errors import Fault, RecipeError, Where, did_you_mean
+from plait.recipe.adapter import read_adapter_section
 from plait.recipe.document import Fields, Page, documents, is_null, is_text, listed, open_fields, pairs, text_of
 from plait.recipe.experts import read_experts
 from plait.recipe.inputs import read_modules
@@ -23,7 +24,7 @@ __all__ = ["load_recipe", "parse_recipe"]
 
 _KEYS = (
     *("name", "models", "slices", "modules", "merge_method", "base_model", "parameters", "dtype", "out_dtype"),
-    *("tokenizer_source", "tokenizer", "chat_template", "tensors", "post", "seed", "strict", "experts"),
+    *("tokenizer_source", "tokenizer", "chat_template", "tensors", "post", "seed", "strict", "experts", "adapter"),
 )
 _SELECTORS = ("match", "regex", "component")
 _ACTIONS = ("merge_method", "parameters", "copy_from", "drop")
@@ -96,6 +97,7 @@ def _read_document(page: Page, node: Node) -> Recipe | None:
         seed=fields.whole("seed", 0),
         strict=bool(fields.flag("strict")),
         experts=read_experts(page, fields),
+        adapter=read_adapter_section(page, fields),
         text=page.text,
         warnings=tuple(dict.fromkeys(page.warnings)),
     )

@@ -10,6 +10,7 @@ from plait.errors import Fault, Where
 
 __all__ = [
     "COMPONENTS",
+    "AdapterSpec",
     "Column",
     "ExpertsSpec",
     "Filtered",
@@ -189,6 +190,25 @@ class TokenizerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterSpec:
+    """`adapter:` (plait's own): adapters are merged into an adapter. Exactly one of the first five is given."""
+
+    where: Where
+    rank: int | None = None
+    """The most singular values kept of each module's merged change."""
+    energy: float | None = None
+    """The least share of their sum of squares, in (0, 1)."""
+    error: float | None = None
+    """The most relative error, in (0, 1)."""
+    exact: bool = False
+    """Nothing is left out; sums of adapters are the adapters' factors side by side."""
+    clusters: int | None = None
+    """The rank that the adapters' units are grouped into (LoRA-LEGO)."""
+    base_name: str | None = None
+    """What the output calls its base."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExpertsSpec:
     """`experts:` (plait's own): experts are put in the order of the base's that they are most like, by `match`."""
 
@@ -217,6 +237,7 @@ class Recipe:
     seed: int | None = None
     strict: bool = False
     experts: ExpertsSpec | None = None
+    adapter: AdapterSpec | None = None
     text: str = field(default="", compare=False, repr=False)
     """The whole file, for the output's copy of the recipe and the lock; numbers of `{file: ...}` written out."""
     warnings: tuple[Fault, ...] = field(default=(), compare=False)

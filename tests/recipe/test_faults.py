@@ -9,7 +9,7 @@ HEAD = "merge_method: linear\n"
 ONE = "models: [{model: a/a}]\nmerge_method: linear\n"
 KEYS = (
     "It takes: name, models, slices, modules, merge_method, base_model, parameters, dtype, out_dtype, "
-    "tokenizer_source, tokenizer, chat_template, tensors, post, seed, strict, experts."
+    "tokenizer_source, tokenizer, chat_template, tensors, post, seed, strict, experts, adapter."
 )
 FLOATS = "Choose from: float16, bfloat16, float32, float64, float8_e4m3fn, float8_e5m2."
 
