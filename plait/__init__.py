@@ -11,20 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plait.adapters.report import Extraction
-    from plait.api import explain, extract, inspect, kinship, load, merge, merge_tensors, plan, tokens
+    from plait.api import explain, export_gguf, extract, inspect, kinship, load, merge, merge_tensors, plan, tokens
     from plait.checkpoint.types import Checkpoint, StoredTensor
     from plait.engine.kinship import Kinship
     from plait.engine.run import Event, MergeResult
     from plait.errors import ArgumentError, CheckpointError, MergeError, OutputError, PlaitError, RecipeError
+    from plait.export.writing import Exported
     from plait.planning.types import Plan
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "plait.api": ("explain", "extract", "inspect", "kinship", "load", "merge", "merge_tensors", "plan", "tokens"),
+    "plait.api": (
+        "explain",
+        "export_gguf",
+        "extract",
+        "inspect",
+        "kinship",
+        "load",
+        "merge",
+        "merge_tensors",
+        "plan",
+        "tokens",
+    ),
     "plait.checkpoint.types": ("Checkpoint", "StoredTensor"),
     "plait.engine.kinship": ("Kinship",),
     "plait.engine.run": ("Event", "MergeResult"),
+    "plait.export.writing": ("Exported",),
     "plait.errors": ("ArgumentError", "CheckpointError", "MergeError", "OutputError", "PlaitError", "RecipeError"),
     "plait.adapters.report": ("Extraction",),
     "plait.planning.types": ("Plan",),
@@ -35,6 +48,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Event",
+    "Exported",
     "Extraction",
     "Kinship",
     "MergeError",
@@ -46,6 +60,7 @@ __all__ = [
     "StoredTensor",
     "__version__",
     "explain",
+    "export_gguf",
     "extract",
     "inspect",
     "kinship",

@@ -24,8 +24,20 @@ if TYPE_CHECKING:
     from plait.checkpoint.token_report import TokenReport
     from plait.engine.kinship import Kinship
     from plait.engine.run import Event, MergeResult
+    from plait.export import Exported
 
-__all__ = ["explain", "extract", "inspect", "kinship", "load", "merge", "merge_tensors", "plan", "tokens"]
+__all__ = [
+    "explain",
+    "export_gguf",
+    "extract",
+    "inspect",
+    "kinship",
+    "load",
+    "merge",
+    "merge_tensors",
+    "plan",
+    "tokens",
+]
 
 Path_ = str | os.PathLike[str]
 
@@ -300,6 +312,33 @@ def extract(
         overwrite=overwrite,
         on_event=on_event or (lambda _event: None),
     )
+
+
+def export_gguf(
+    model: Path_,
+    file: Path_ | None = None,
+    *,
+    kind: str | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a checkpoint as a GGUF file, for llama.cpp, or leave nothing there.
+
+    Args:
+        model: Checkpoint (folder, file, hub name) of a family that plait knows in GGUF, with its tokenizer.
+        file: Where to; default a file in the model's folder, called as that and the type.
+        kind: "f32", "f16", "bf16" or "q8_0"; default as most weights are.
+        threads: Most threads; default one a core. The bytes do not depend on it.
+        overwrite: Replace a file that is there.
+
+    Raises:
+        CheckpointError: a family, tensor, setting or tokenizer that is not written to GGUF; by name.
+        OutputError: the file is there already, or cannot be written.
+    """
+    from plait.export import export_gguf as write
+
+    target = None if file is None else Path(file)
+    return write(_open(model), target, kind=kind, threads=threads or _cores(), overwrite=overwrite)
 
 
 def _cores() -> int:

@@ -27,6 +27,7 @@ _COMMANDS = {
     "tokens": "Show the tokens of models, and how they differ.",
     "kinship": "Show how alike the changes are that models made to their base.",
     "extract": "Write the difference of a model from its base as a LoRA adapter.",
+    "export": "Write a checkpoint in another program's format: GGUF, for llama.cpp.",
     "completion": "Print the script that completes plait's commands in a shell.",
 }
 

@@ -41,13 +41,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         *FACTS, "plait.hub", "plait.ops", "plait.methods", "plait.recipe", "plait.structure", "plait.checkpoint",
         "plait.planning", "plait.output", "plait.engine", "plait.engine.hashes",
     },
-    "plait.api": {*FACTS, "plait.adapters", "plait.recipe", "plait.checkpoint", "plait.planning", "plait.engine", "plait.output"},
+    # planning: which chat template a model has
+    "plait.export": {*FACTS, "plait.ops", "plait.structure", "plait.checkpoint", "plait.planning"},
+    "plait.api": {*FACTS, "plait.export", "plait.adapters", "plait.recipe", "plait.checkpoint", "plait.planning", "plait.engine", "plait.output"},
     "plait.cli": {
         "plait", *FACTS, "plait.api", "plait.methods", "plait.checkpoint", "plait.planning", "plait.engine",
         "plait.adapters",
     },
     "plait.__main__": {"plait.cli"},
-    "plait": {*FACTS, "plait.api", "plait.checkpoint", "plait.planning", "plait.engine", "plait.adapters"},
+    "plait": {*FACTS, "plait.export", "plait.api", "plait.checkpoint", "plait.planning", "plait.engine", "plait.adapters"},
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "lm_eval", "optuna", "ray", "peft", "accelerate"}
 MODULES = sorted((ROOT / "plait").rglob("*.py"))

@@ -82,7 +82,7 @@ FAMILIES = (
     Family("qwen2", "qwen2", "Qwen2ForCausalLM", names=_DENSE, fixed={**_SILU, "use_sliding_window": False}),
     Family(
         "qwen2moe", "qwen2_moe", "Qwen2MoeForCausalLM", experts=_GLU,
-        names=(*_NORMS, *_ATTENTION, "mlp.gate", *_SHARED), fixed={**_SILU, "use_sliding_window": False},
+        names=(*_NORMS, *_ATTENTION, "mlp.gate", *_SHARED), fixed={**_SILU, "use_sliding_window": False, "norm_topk_prob": False},
         settings=(*_QWEN_EXPERTS, ("shared_expert_intermediate_size", "expert_shared_feed_forward_length")),
     ),
     Family("qwen3", "qwen3", "Qwen3ForCausalLM", names=(*_DENSE, *_QK_NORMS), fixed=_SILU, head_dim=True),

@@ -17,7 +17,8 @@ __all__ = ["LONG", "ONE", "ROPE_TENSORS", "SHORT", "llama3_factors", "rope_setti
 ONE, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 ROPE_TENSORS = (ONE, LONG, SHORT)
 """Tensors that are settings: they go into config.json, not among the weights."""
-_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_LENGTHS = (8192, *(1 << bits for bits in range(8, 18)))  # of the text before it was stretched
 Factors = npt.NDArray[np.float32]
 
 
@@ -27,7 +28,7 @@ def rope_settings(
     """Return rope_scaling and partial_rotary_factor, where the file has such.
 
     Llama 3's scaling is stored as its factors alone. They are explained by the settings that all of Llama 3.1 to 3.3
-    have, and must come out the same to the last digits.
+    have, but for the length; they must come out the same in five digits.
 
     Raises:
         CheckpointError: a kind of scaling that is not known, or factors that those settings do not explain.
@@ -70,10 +71,13 @@ def _shortest(values: Factors) -> list[float]:
 
 
 def _llama3(header: Header, config: Mapping[str, Any], stored: Factors, size: int) -> dict[str, Any]:
-    settings = {"rope_type": "llama3", "factor": float(str(stored.max())), **_LLAMA3}
-    expected = llama3_factors(config.get("rope_theta", 10000.0), size, settings)
-    if stored.shape == expected.shape and np.allclose(stored, expected, rtol=1e-4):
-        return settings
+    theta = config.get("rope_theta", 10000.0)
+    for length in _LENGTHS:
+        settings = {"rope_type": "llama3", "factor": float(str(stored.max())), **_LLAMA3}
+        settings["original_max_position_embeddings"] = length
+        expected = llama3_factors(theta, size, settings)
+        if stored.shape == expected.shape and np.allclose(stored, expected, rtol=1e-5):
+            return settings
     raise CheckpointError(
         f"{header.file}: {ONE} are not the factors of Llama 3's rope scaling, and no other kind is known to have them. "
         "Put the original model's config.json beside the file."
@@ -89,6 +93,7 @@ def llama3_factors(theta: float, size: int, settings: Mapping[str, Any]) -> Fact
     length = settings["original_max_position_embeddings"]
     waves = 2 * math.pi * theta ** (np.arange(0, size, 2, dtype=np.float64) / size)
     smooth = (length / waves - low) / (high - low)
-    between = 1 / ((1 - smooth) / factor + smooth)
+    with np.errstate(divide="ignore"):  # outside of where it is used
+        between = 1 / ((1 - smooth) / factor + smooth)
     found = np.where(waves < length / high, 1.0, np.where(waves > length / low, factor, between))
     return found.astype(np.float32)
