@@ -13,9 +13,9 @@ from plait.checkpoint import open_checkpoint
 from plait.checkpoint.types import Checkpoint
 from plait.errors import CheckpointError, RecipeError
 from plait.output.lock import Lock, read_lock
-from plait.planning import DEFAULT_SHARD_SIZE, make_plan
+from plait.planning import DEFAULT_SHARD_SIZE, make_plan, read_documents
 from plait.planning.types import Plan, Step
-from plait.recipe import load_recipe, parse_recipe
+from plait.recipe import parse_recipe
 from plait.recipe.references import parse_reference
 from plait.recipe.types import Recipe
 
@@ -56,7 +56,7 @@ def plan(recipe: Path_, *, shard_size: int | None = None, seed: int | None = Non
         CheckpointError: for a lock that is damaged.
     """
     lock = read_lock(Path(recipe))
-    documents = parse_recipe(lock.recipe, file=lock.recipe_file) if lock else load_recipe(Path(recipe))
+    documents = parse_recipe(lock.recipe, file=lock.recipe_file) if lock else read_documents(Path(recipe))
     if any(document.adapter for document in documents):
         return _plan_adapter(documents, Path(recipe).resolve().parent, lock, seed, explain=explain)
     if lock is None:

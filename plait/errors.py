@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 __all__ = [
     "ArgumentError",
@@ -87,6 +88,8 @@ class RecipeError(PlaitError):
     def __init__(self, faults: Sequence[Fault]) -> None:
         ordered = sorted(faults, key=lambda fault: (fault.where is None, fault.where or Where("", 0)))
         self.faults = tuple(dict.fromkeys(ordered))
+        self.readable: tuple[Any, ...] = ()
+        """Of a file at fault, the documents as far as they could be read: what else is wrong with them can be told, too."""
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
     @classmethod

@@ -118,8 +118,8 @@ def _compared(first: tuple[str, Vocabulary], other: tuple[str, Vocabulary]) -> T
     return TokenDifferences(
         here,
         name,
-        tuple(token for token in one.ids if token not in two.ids),
-        tuple(token for token in two.ids if token not in one.ids),
+        _alone(one, two),
+        _alone(two, one),
         {token: (one.ids[token], two.ids[token]) for token in both if one.ids[token] != two.ids[token]},
         {token: (one.kind(token), two.kind(token)) for token in both if one.kind(token) != two.kind(token)},
         {
@@ -128,6 +128,12 @@ def _compared(first: tuple[str, Vocabulary], other: tuple[str, Vocabulary]) -> T
             if one.roles.get(role) != two.roles.get(role)
         },
     )
+
+
+def _alone(one: Vocabulary, two: Vocabulary) -> tuple[str, ...]:
+    """Return the tokens of one alone: special ones first, which matter most where the list is cut."""
+    found = [token for token in one.ids if token not in two.ids]
+    return tuple(sorted(found, key=lambda token: one.kind(token) != "special"))
 
 
 def tokens_text(report: TokenReport) -> str:

@@ -27,7 +27,21 @@ __all__ = [
     "Step",
     "index_json",
     "make_plan",
+    "read_documents",
 ]
+
+
+def read_documents(path: Path) -> tuple[Recipe, ...]:
+    """Read a recipe file. Where it is at fault, methods and parameters are judged as well, so that all is told at once.
+
+    Raises:
+        RecipeError: as `plait.recipe.load_recipe`.
+    """
+    try:
+        return load_recipe(path)
+    except RecipeError as error:
+        more = [fault for document in error.readable if document.merge_method for fault in check_document(document)]
+        raise RecipeError([*error.faults, *more]) from None
 
 
 def make_plan(
@@ -57,7 +71,7 @@ def make_plan(
         RecipeError: with everything that is wrong, over all documents.
     """
     if isinstance(recipe, (str, os.PathLike)):
-        stages = load_recipe(Path(recipe))
+        stages = read_documents(Path(recipe))
         root = Path(recipe).resolve().parent
     else:
         stages = tuple(recipe)

@@ -62,7 +62,9 @@ def parse_recipe(text: str, file: str = "recipe") -> tuple[Recipe, ...]:
         page.faults.append(Fault("The recipe is empty.", Where(file, 1)))
     ordered = in_order(page, recipes) if complete else ()
     if page.faults:
-        raise RecipeError(page.faults)
+        error = RecipeError(page.faults)
+        error.readable = tuple(recipes)
+        raise error
     if page.replaced:
         ordered = tuple(replace(recipe, text=page.standalone()) for recipe in ordered)
     return ordered

@@ -177,3 +177,41 @@ def near():
             )
 
     return check
+
+
+TEXTS = {
+    "a": ["the cat sat on the mat", "the dog sat on the log", "a cat and a dog"],
+    "b": ["le chat est sur la table", "le chien est dans la rue", "un chat et un chien"],
+}
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path):
+    """Train a tokenizer on one of two corpora and save it as transformers does; `added` tokens come last."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    def make(folder: Any, corpus: str = "a", *, size: int = 60, added: tuple[str, ...] = ()) -> Tokenizer:
+        made = Tokenizer(models.BPE())
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+        special = ["<pad>", "<s>", "</s>"]
+        made.train_from_iterator(
+            TEXTS[corpus], trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+        )
+        made.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in added])
+        place = tmp_path / folder
+        place.mkdir(exist_ok=True)
+        made.save(str(place / "tokenizer.json"))
+        about = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "bos_token": "<s>"}
+        (place / "tokenizer_config.json").write_text(json.dumps(about | {"eos_token": "</s>"}))
+        return made
+
+    return make
+
+
+@pytest.fixture
+def vocabulary(tmp_path: Path):
+    """Read the tokens of a folder: text -> number."""
+    from tokenizers import Tokenizer
+
+    return lambda folder: Tokenizer.from_file(str(tmp_path / folder / "tokenizer.json")).get_vocab()
