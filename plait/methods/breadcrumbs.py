@@ -26,36 +26,65 @@ from plait.methods.vocabulary import (
     Vote,
     Weight,
 )
+from plait.ops.fusing import Grid
 
 __all__ = ["breadcrumbs", "breadcrumbs_ties"]
 
 
-def _end(parameters: Mapping[str, Any], size: int, *, largest: bool) -> MagnitudeThreshold:
-    """Measure the largest, or the smallest, magnitude that is kept of each whole tensor.
+class _Ends(MagnitudeThreshold):
+    """The least and the largest magnitude that is kept of each whole tensor, found in one pass: `[2, k]`."""
 
-    ⌊γ·size⌋ entries are outliers, fewer where otherwise less than ⌊density·size⌋ were left. A density of 1 keeps all.
+    def __init__(self, share: np.ndarray[Any, Any], rank: np.ndarray[Any, Any], size: int) -> None:
+        """Take fractions `[2, k]`, and the ranks that stand for those between 0 and 1."""
+        super().__init__(share.reshape(-1), size)
+        self.rank = [int(r) for r in rank.reshape(-1)]
+
+    def _shown(self, sample: Array) -> Array:
+        return np.concatenate([sample, sample])
+
+    def _count(self, rows: Array) -> None:
+        twice = np.concatenate([rows, rows]) if isinstance(rows, np.ndarray) else ops.stacked([*rows, *rows])
+        super()._count(twice)
+
+    def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
+        """Count a batch's magnitudes for either end."""
+        if self.stage == "all":
+            return super().update_grid(grid, code, start, rng, has_base=has_base)
+        models, finite = len(self.rank) // 2, None
+        for first in (0, models):
+            if finite is None or any(first <= i < first + models for i in self.open):
+                finite = self._count_grid(grid, code, first, models, has_base=has_base)
+        return finite
+
+    def result(self) -> Array:
+        """Return both: 0 and infinity where nothing is too small or too large."""
+        return super().result().reshape(2, -1)
+
+
+def _ends(parameters: Mapping[str, Any], k: int, size: int) -> _Ends:  # noqa: ARG001 - a measure's signature
+    """Measure what is kept: all but outliers, of which ⌊γ·size⌋ are the largest, and all but the smallest.
+
+    Fewer are outliers where otherwise less than ⌊density·size⌋ were left. A density of 1 keeps all.
     """
     density, gamma = (np.asarray(parameters[key], np.float64).reshape(-1) for key in ("density", "gamma"))
     wanted = np.floor(density * size)
     outliers = np.minimum(np.floor(gamma * size), size - wanted)
-    rank = np.where(density < 1, outliers + (1 if largest else wanted), 1 if largest else size)
-    share = np.clip(rank / max(1, size), 1e-9, 1 - 1e-9)
-    if largest:  # infinity: nothing is too large
-        share = np.where((rank == 1) | (wanted == 0), 0.0, share)
-    else:  # 0: nothing is too small; infinity: everything is
-        share = np.where(wanted == 0, 0.0, np.where(rank >= size, 1.0, share))
-    if parameters["per"] == "row":
-        share = share * 0
-    measure = MagnitudeThreshold(share, size)
-    measure.rank = [int(r) for r in rank]
-    return measure
+    partly = density < 1
+    last, first = np.where(partly, outliers + wanted, size), np.where(partly, outliers + 1, 1)
+    least, largest = (np.clip(rank / max(1, size), 1e-9, 1 - 1e-9) for rank in (last, first))
+    # 0: nothing is too small; infinity: everything is
+    least = np.where(wanted == 0, 0.0, np.where(last >= size, 1.0, least))
+    largest = np.where((first == 1) | (wanted == 0), 0.0, largest)  # infinity: nothing is too large
+    share = np.stack([least, largest]) * (parameters["per"] != "row")
+    return _Ends(share, np.stack([last, first]), size)
 
 
 def _selected(deltas: Array, p: Mapping[str, Any]) -> Array:
     if p["per"] == "row":
         return _of_rows(deltas, p["density"], p["gamma"])
-    kept = ops.trim(deltas, p["lowest"])
-    return kept if (p["highest"] == np.inf).all() else ops.where(abs(kept) <= p["highest"], kept, 0)
+    lowest, highest = p["ends"]
+    kept = ops.trim(deltas, lowest)
+    return kept if (highest == np.inf).all() else ops.where(abs(kept) <= highest, kept, 0)
 
 
 def _of_rows(deltas: Array, density: Array, gamma: Array) -> Array:
@@ -65,8 +94,7 @@ def _of_rows(deltas: Array, density: Array, gamma: Array) -> Array:
     return ops.where((rank < end) & (rank >= end - density * columns // 1), deltas, 0)
 
 
-Lowest = Annotated[Array, Measured(lambda p, _, size: _end(p, size, largest=False))]
-Highest = Annotated[Array, Measured(lambda p, _, size: _end(p, size, largest=True))]
+Ends = Annotated[Array, Measured(_ends, counts=2)]
 CrumbsNorm = Annotated[Array, kept_norm(lambda deltas, p, _: _selected(deltas, p))]
 Gamma = Annotated[
     Array, Parameter(float, "Fraction of outliers: the largest, left out.", per_model=True, low=0, high=1)
@@ -81,8 +109,7 @@ _PAPER = {"weight": 1.0, "density": 0.15, "gamma": 0.006, "per": "row", "scale":
 def breadcrumbs(
     deltas: Deltas,
     *,
-    lowest: Lowest,
-    highest: Highest,
+    ends: Ends,
     kept_norm: CrumbsNorm,
     weight: Weight,
     density: Density = 1.0,
@@ -103,7 +130,7 @@ def breadcrumbs(
     Use it for many fine-tunes of one base, where a few extreme entries would outweigh all others in the sum.
     """
     del int8_mask
-    numbers = {"density": density, "gamma": gamma, "lowest": lowest, "highest": highest, "per": per}
+    numbers = {"density": density, "gamma": gamma, "ends": ends, "per": per}
     kept = rescaled(_selected(deltas, numbers), kept_norm, density, rescale)
     return add_up(kept, weight, scale=scale, normalize=normalize)
 
@@ -112,8 +139,7 @@ def breadcrumbs(
 def breadcrumbs_ties(
     deltas: Deltas,
     *,
-    lowest: Lowest,
-    highest: Highest,
+    ends: Ends,
     kept_norm: CrumbsNorm,
     weight: Weight,
     density: Density = 1.0,
@@ -132,7 +158,7 @@ def breadcrumbs_ties(
     Use it as `breadcrumbs`, for models whose changes often differ in sign.
     """
     del int8_mask
-    numbers = {"density": density, "gamma": gamma, "lowest": lowest, "highest": highest, "per": per}
+    numbers = {"density": density, "gamma": gamma, "ends": ends, "per": per}
     kept = rescaled(_selected(deltas, numbers), kept_norm, density, rescale)
     return scale * agree(kept, weight, merge=merge, vote=vote)
 

@@ -145,8 +145,8 @@ class Measured:
 
     Tensors between which that differs are not measured together.
     """
-    counts: bool = False
-    """Whether it counts bit patterns, which takes some megabytes a model."""
+    counts: int = 0
+    """How many numbers a model it finds by counting bit patterns, which takes some megabytes for each."""
 
 
 class _Random:

@@ -19,9 +19,9 @@ __all__ = ["MagnitudeThreshold", "Threshold", "magnitude_threshold"]
 
 _SMALL = 1 << 16
 _NARROW, _WIDE = 1 << 12, 1 << 20  # bit patterns that a window may span
-_COUNTERS = 1 << 22  # for all models together, more or less
+_COUNTERS = 1 << 23  # for all models together, more or less
 _RUN = 1 << 10  # counters that are first added up together, where the threshold is looked for
-_SIGMAS = 8.0  # how far, in standard errors of the sample's quantile, a window reaches to each side
+_SIGMAS = 4.5  # how far, in standard errors of the sample's quantile, a window reaches to each side: few are missed
 
 
 class MagnitudeThreshold:
@@ -92,7 +92,7 @@ class MagnitudeThreshold:
 
     def fork(self) -> MagnitudeThreshold:
         """Return an empty copy at the same stage."""
-        other = object.__new__(MagnitudeThreshold)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._reset()
         return other
@@ -142,17 +142,22 @@ class MagnitudeThreshold:
                 return None
             self._count(rows)
             return [True] * len(grid)
+        return self._count_grid(grid, code, 0, len(self.rank), has_base=has_base)
+
+    def _count_grid(self, grid: Grid, code: str, first: int, models: int, *, has_base: bool) -> list[bool] | None:
+        """Count the magnitudes of all models for the ranks from `first` on."""
+        rows, counts = range(first, first + models), self._counters(grid)[first : first + models]
         if self.stage != "window":
             high = [
-                -2 if i not in self.open else -1 if self.stage == "high" else self.start_bits[i] >> 16
-                for i in range(len(self.rank))
+                -2 if i not in self.open else -1 if self.stage == "high" else self.start_bits[i] >> 16 for i in rows
             ]
-            return histogram_of_grid(grid, code, np.array(high, np.int64), self._counters(grid), has_base=has_base)
-        low_bits = np.array([self.start_bits[i] if i in self.open else -1 for i in range(len(self.rank))], np.int64)
-        above = np.zeros(len(self.rank), np.int64)
-        finite = window_of_grid(grid, code, low_bits, self._counters(grid), above, has_base=has_base)
-        for i in self.open:
-            self.above[i] += int(above[i])
+            return histogram_of_grid(grid, code, np.array(high, np.int64), counts, has_base=has_base)
+        low_bits = np.array([self.start_bits[i] if i in self.open else -1 for i in rows], np.int64)
+        above = np.zeros(models, np.int64)
+        finite = window_of_grid(grid, code, low_bits, counts, above, has_base=has_base)
+        for i in rows:
+            if i in self.open:
+                self.above[i] += int(above[i - first])
         return finite
 
     def join(self, other: MagnitudeThreshold) -> None:
