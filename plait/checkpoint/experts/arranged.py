@@ -46,10 +46,11 @@ def rearranged(tensors: Mapping[str, StoredTensor], bank: Bank, like: Bank) -> d
 
 def _settled(bank: Bank, like: Bank) -> tuple[Bank, Bank]:
     """Decide by each other which is transposed, where one's shapes alone do not tell."""
-    if like.turned is None and bank.turned is not None:
-        return bank, replace(like, turned=_turned_by(like, bank))
+    down: Key = ("down", "weight")
+    if like.turned is None and bank.turned is None:  # it only matters whether the two are alike
+        return replace(bank, turned=bank.matrix(down) != like.matrix(down)), replace(like, turned=False)
     if like.turned is None:
-        like = replace(like, turned=False)  # it only matters whether the two are alike
+        return bank, replace(like, turned=_turned_by(like, bank))
     return (replace(bank, turned=_turned_by(bank, like)) if bank.turned is None else bank), like
 
 
