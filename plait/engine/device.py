@@ -13,6 +13,7 @@ from plait.dtypes import DTYPES
 from plait.errors import ArgumentError
 from plait.ops.codec import decode, decode_delta, encode
 from plait.ops.fusing import Grid, Program, grid_can, merge_grid
+from plait.ops.rng import Memory
 from plait.ops.scratch import empty
 from plait.planning.memory import BATCH, TILE
 
@@ -48,7 +49,9 @@ class Device(Protocol):
     def stack(self, batch: Batch, low: int, high: int, *, wide: bool) -> tuple[Any, Any, list[bool]]:
         """Return elements [low, high) as a stack (differences when there is a base), the base, and which rows are finite."""
 
-    def merge(self, batch: Batch, program: Program, dtype: str, start: int, out: Raw) -> bool:
+    def merge(
+        self, batch: Batch, program: Program, dtype: str, start: int, out: Raw, memory: Memory | None = None
+    ) -> bool:
         """Run a program over the whole batch, whose first element is `start`, in one call; false where it cannot."""
 
     def encode(self, values: Any, dtype: str, base: Any, out: Raw) -> bool:
@@ -79,11 +82,13 @@ class Cpu:
             good.append(decode(raw, dtype, row) if origin is None else decode_delta(raw, dtype, origin, row))
         return stack, origin, good + finite
 
-    def merge(self, batch: Batch, program: Program, dtype: str, start: int, out: Raw) -> bool:
+    def merge(
+        self, batch: Batch, program: Program, dtype: str, start: int, out: Raw, memory: Memory | None = None
+    ) -> bool:
         """See `Device.merge`."""
         if batch.grid is None or not grid_can({dtype, *batch.dtypes}, len(batch.rows)):
             return False
-        return merge_grid(program, batch.grid, dtype, start, out, has_base=batch.has_base)
+        return merge_grid(program, batch.grid, dtype, start, out, has_base=batch.has_base, memory=memory)
 
     def encode(self, values: Any, dtype: str, base: Any, out: Raw) -> bool:
         """See `Device.encode`."""

@@ -56,7 +56,7 @@ def prepare(step: Step, tiler: Tiler, seed: int, shared: Shared) -> Prepared:
     if step.size == 0:
         return prepared
     prepared.rng = generator(step, tiler.reader, seed)
-    if prepared.rng is not None and method.locality == "row" and passes(step) > 1:
+    if prepared.rng is not None and passes(step) > 1:
         prepared.rng = replace(prepared.rng, memory=Memory(HELD))
     if method.locality == "span":
         gram = before[GRAM] if GRAM in before else _pass_over(Gram(len(step.sources)), step, tiler, prepared.rng)

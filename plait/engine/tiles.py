@@ -164,8 +164,9 @@ class Tiler:
         size = DTYPES[step.dtype].size
         with tile_scope():
             batch = self._batch(step, start, stop)
-            program = self.prepared[step].program
-            if program and self.device.merge(batch, program, step.dtype, start, out):
+            prepared = self.prepared[step]
+            memory = prepared.rng.memory if prepared.rng else None
+            if prepared.program and self.device.merge(batch, prepared.program, step.dtype, start, out, memory):
                 return
             for begin, end in self.spans(step, start, stop, self.device.tile):
                 with tile_scope():

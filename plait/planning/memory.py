@@ -85,14 +85,18 @@ def _measure_bytes(step: Step) -> int:
     counters = (
         (3 * SAMPLE * 4 + (1 << 20) * 8)
         * count
-        * any(
-            one.counts
-            for maker in (method, *(find_method(name, post=True) for name, _ in step.post))
-            for one in maker.measured.values()
+        * max(
+            (
+                int(one.counts)
+                for maker in (method, *(find_method(name, post=True) for name, _ in step.post))
+                for one in maker.measured.values()
+            ),
+            default=0,
         )
     )
     seen = 4 * count * min(step.size, BATCH) if method.measured else 0  # of a batch, what a measure looks at
-    held = min(HELD, count * step.size // 8) if method.random and method.locality == "row" else 0
+    drawn = count * step.size // 8 if method.locality == "row" else step.size
+    held = min(HELD, drawn) if method.random else 0
     return blocks * 8 * (count * (count + 1) // 2) * 2 + counters + seen + held
 
 

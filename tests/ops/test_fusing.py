@@ -17,6 +17,7 @@ from plait.ops import Rng, codec, magnitude
 from plait.ops.fusing import (
     gram_of_grid,
     grid_can,
+    grids,
     histogram_of_grid,
     kept,
     merge_grid,
@@ -28,6 +29,7 @@ from plait.ops.fusing import (
 )
 from plait.ops.fusing.grids import PIECE
 from plait.ops.fusing.program import MOST
+from plait.ops.rng import Memory
 
 TYPES = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32}
 SIZES = [0, 1, 7, PIECE - 1, PIECE, PIECE + 1, ops.BLOCK, ops.BLOCK + 1, 2 * ops.BLOCK + 77]
@@ -123,6 +125,25 @@ def test_sums_in_one_call_are_the_ops_one_after_another(code, has_base, squared)
         whole, kept, single, truth = of(stack, Rng(KEYS, 2**32))
         rows = np.concatenate([whole, kept, single[None], truth.astype(np.float32)])
         assert blocks.tobytes() == ops.sum_blocks(rows, squared=squared).tobytes()
+
+
+@shaped
+def test_what_was_drawn_for_sums_is_not_drawn_again(code, has_base, monkeypatch):
+    grid, memory = make_grid(code, 3 + has_base, 9000, 4), Memory(room=9000)
+    expected, out = np.empty(grid.shape[1], np.uint8), np.empty(grid.shape[1], np.uint8)
+    program = merging(lambda x: dropped(x, Rng(KEYS)), 3)
+    kept_sums = summing(lambda x: abs(ops.drop(x, D, Rng(KEYS))), 3)
+    assert merge_grid(program, grid, code, 4096, expected, has_base=has_base)
+    sums = sums_of_grid(kept_sums, grid, code, 4096, has_base=has_base)
+    for _ in "ab":  # noted, then looked up
+        noted = sums_of_grid(kept_sums, grid, code, 4096, has_base=has_base, memory=memory)
+        assert noted.tobytes() == sums.tobytes()
+    assert (len(memory.held), memory.room) == (1, 0)
+    other = merging(lambda x: ops.weighted_sum(ops.drop(x, 0.9 * D, Rng(KEYS)), W), 3)
+    monkeypatch.setattr(grids, "_words", lambda program, _high: np.zeros((len(program.keys), 3), np.uint32))
+    for at, run, same in ((4096, program, True), (8192, program, False), (4096, other, False)):
+        merge_grid(run, grid, code, at, out, has_base=has_base, memory=memory)
+        assert (out.tobytes() == expected.tobytes()) is same
 
 
 def test_a_run_across_the_2_to_the_32nd_element_is_left_to_the_ops():

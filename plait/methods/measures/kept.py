@@ -55,7 +55,10 @@ class KeptNorm:
         if self.program is None:
             self.program = summing(lambda stack: (abs(stack), abs(self.keep(stack, rng and rng.at(0)))), self.k)
         program = self.program
-        blocks = None if program is None else sums_of_grid(program, grid, code, start, has_base=has_base)
+        if program is None:
+            return None
+        memory = rng.memory if rng else None
+        blocks = sums_of_grid(program, grid, code, start, has_base=has_base, memory=memory)
         if blocks is None:
             return None
         self.before.add(blocks[:, : self.k])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from plait.ops.fusing.kept import compiled
 from plait.ops.fusing.machine import Signature
 from plait.ops.fusing.program import Program
 from plait.ops.fusing.source import source
+from plait.ops.rng import Memory
 from plait.ops.scratch import empty
 from plait.ops.sizes import BLOCK, LANES
 
@@ -31,6 +32,7 @@ Grid = npt.NDArray[np.uint8]
 _KINDS: dict[str, tuple[int, Any]] = {"BF16": (0, np.uint16), "F16": (1, np.uint16), "F32": (2, np.float32)}
 _MOST_ROWS = 60  # the measuring kernels answer with a bit for each
 _WORD = 0xFFFFFFFF
+_BITS = 8  # drops whose results are noted in a byte
 PIECE = 1024  # entries that the measuring kernels decode at a time, in the first-level cache
 
 
@@ -40,11 +42,18 @@ def grid_can(codes: set[str], rows: int) -> bool:
 
 
 def merge_grid(
-    program: Program, grid: Grid, code: str, start: int, out: npt.NDArray[np.uint8], *, has_base: bool
+    program: Program,
+    grid: Grid,
+    code: str,
+    start: int,
+    out: npt.NDArray[np.uint8],
+    *,
+    has_base: bool,
+    memory: Memory | None = None,
 ) -> bool:
     """Run a merging program over a grid whose first column is element `start` of the tensor; write `out`.
 
-    Returns false, with nothing in `out` to be used, where an entry is not finite or so large that a difference might not
+    What `sums_of_grid` has drawn of the tensor and held in `memory` is not drawn again. Returns false, with nothing in `out` to be used, where an entry is not finite or so large that a difference might not
     be, or where the tensor's 2^32nd element lies within: then the ops must do it.
 
     Raises:
@@ -53,18 +62,47 @@ def merge_grid(
     if (program.models + has_base, out.size) != grid.shape:
         raise ValueError(f"a grid {list(grid.shape)} is not {program.models} models for {out.size} bytes")
     view = _KINDS[code][1]
-    return _run(program, ("merge", code, has_base), grid.view(view), start, out.view(view))
+    elements = grid.view(view)
+    held = memory.held.get(_drawn(program, start, elements)) if memory else None
+    if held is not None:
+        return _run(program, ("merge", code, has_base, "look up"), elements, start, held, out.view(view))
+    return _run(program, ("merge", code, has_base), elements, start, out.view(view))
 
 
 def sums_of_grid(
-    program: Program, grid: Grid, code: str, start: int, *, has_base: bool, squared: bool = False
+    program: Program,
+    grid: Grid,
+    code: str,
+    start: int,
+    *,
+    has_base: bool,
+    squared: bool = False,
+    memory: Memory | None = None,
 ) -> npt.NDArray[np.float64] | None:
-    """Return `sum_blocks` of a summing program's results over a grid: `[blocks, results]`; None where `merge_grid` fails."""
+    """Return `sum_blocks` of a summing program's results over a grid: `[blocks, results]`; None where `merge_grid` fails.
+
+    What random drops keep is held in `memory`, where there is room, for `merge_grid`.
+    """
     elements = grid.view(_KINDS[code][1])
     blocks = np.empty((-(-elements.shape[1] // BLOCK), len(program.results)))
     room = empty((len(program.results), BLOCK), np.float32), empty((LANES,), np.float64)
-    done = _run(program, ("squares" if squared else "sums", code, has_base), elements, start, *room, blocks)
-    return blocks if done else None
+    which = "squares" if squared else "sums", code, has_base
+    if memory is None or not 0 < len(program.keys) <= _BITS:
+        return blocks if _run(program, which, elements, start, *room, blocks) else None
+    about = _drawn(program, start, elements)
+    held = memory.held.get(about)
+    if held is not None:
+        return blocks if _run(program, (*which, "look up"), elements, start, held, *room, blocks) else None
+    drawn = np.empty(elements.shape[1], np.uint8)
+    if not _run(program, (*which, "note"), elements, start, drawn, *room, blocks):
+        return None
+    memory.hold(about, drawn)
+    return blocks
+
+
+def _drawn(program: Program, start: int, elements: npt.NDArray[Any]) -> Hashable:
+    """Tell what is drawn from anything else that may be."""
+    return start, elements.shape[1], program.keys.tobytes(), program.limits.tobytes()
 
 
 def rows_of_grid(
@@ -77,7 +115,7 @@ def rows_of_grid(
 
 
 def _run(
-    program: Program, which: tuple[str, str, bool], elements: npt.NDArray[Any], start: int, *out: npt.NDArray[Any]
+    program: Program, which: tuple[Any, ...], elements: npt.NDArray[Any], start: int, *out: npt.NDArray[Any]
 ) -> bool:
     high = start >> 32
     if len(program.keys) and (start + elements.shape[1]) >> 32 != high:
