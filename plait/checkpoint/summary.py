@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+from plait.checkpoint.experts import find_banks
 from plait.checkpoint.quantised import quantisation
 from plait.checkpoint.side_files import side_files
 from plait.checkpoint.types import Checkpoint
@@ -32,6 +34,7 @@ def summary_data(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, 
         "dtypes": dict(kinds.most_common()),
         "files": len({tensor.file for tensor in checkpoint.tensors.values()}),
         "layers": {stack.prefix: stack.length for stack in find_stacks(checkpoint.tensors)},
+        "experts": _experts(shapes, config),
         "embeddings": list(embeddings),
         "heads": list(heads),
         "same_storage": dict(checkpoint.aliases),
@@ -49,6 +52,12 @@ def summary_data(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, 
     return data
 
 
+def _experts(shapes: dict[str, tuple[int, ...]], config: Mapping[str, Any]) -> list[str]:
+    """Say how many experts there are and how they are stored."""
+    found = Counter((bank.count, bank.told()) for bank in find_banks(shapes, config).values())
+    return [f"{count} in each of {layers} layers: {told}" for (count, told), layers in found.items()]
+
+
 def summary_text(checkpoint: Checkpoint, *, tensors: bool = False) -> str:
     """Return the same as a table."""
     data = summary_data(checkpoint, tensors=tensors)
@@ -59,6 +68,7 @@ def summary_text(checkpoint: Checkpoint, *, tensors: bool = False) -> str:
         "size": f"{data['bytes']:,} bytes",
         "dtypes": ", ".join(f"{name} {count:,}" for name, count in data["dtypes"].items()),
         "layers": ", ".join(f"{prefix} {count}" for prefix, count in data["layers"].items()) or "none",
+        "experts": "; ".join(data["experts"]) or "none",
         "embeddings": ", ".join(data["embeddings"]) or "none found",
         "heads": ", ".join(data["heads"]) or "none of its own",
         "ties": _ties(data),
