@@ -11,12 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plait.adapters.report import Extraction
-    from plait.api import explain, export_gguf, extract, inspect, kinship, load, merge, merge_tensors, plan, tokens
+    from plait.api import (
+        explain,
+        export_gguf,
+        extract,
+        inspect,
+        kinship,
+        load,
+        merge,
+        merge_tensors,
+        plan,
+        push,
+        tokens,
+    )
     from plait.checkpoint.types import Checkpoint, StoredTensor
     from plait.engine.kinship import Kinship
     from plait.engine.run import Event, MergeResult
     from plait.errors import ArgumentError, CheckpointError, MergeError, OutputError, PlaitError, RecipeError
     from plait.export.writing import Exported
+    from plait.hub.push import Pushed
     from plait.planning.types import Plan
 
 __version__ = "0.1.0"
@@ -32,6 +45,7 @@ _HOMES = {
         "merge",
         "merge_tensors",
         "plan",
+        "push",
         "tokens",
     ),
     "plait.checkpoint.types": ("Checkpoint", "StoredTensor"),
@@ -40,6 +54,7 @@ _HOMES = {
     "plait.export.writing": ("Exported",),
     "plait.errors": ("ArgumentError", "CheckpointError", "MergeError", "OutputError", "PlaitError", "RecipeError"),
     "plait.adapters.report": ("Extraction",),
+    "plait.hub.push": ("Pushed",),
     "plait.planning.types": ("Plan",),
 }
 
@@ -56,6 +71,7 @@ __all__ = [
     "OutputError",
     "PlaitError",
     "Plan",
+    "Pushed",
     "RecipeError",
     "StoredTensor",
     "__version__",
@@ -68,6 +84,7 @@ __all__ = [
     "merge",
     "merge_tensors",
     "plan",
+    "push",
     "tokens",
 ]
 

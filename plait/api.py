@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from plait.checkpoint import open_checkpoint
 from plait.checkpoint.types import Checkpoint
 from plait.errors import CheckpointError, RecipeError
-from plait.output.lock import Lock, read_lock
+from plait.output.lock import read_lock
 from plait.planning import DEFAULT_SHARD_SIZE, make_plan, read_documents
 from plait.planning.types import Plan, Step
 from plait.recipe import parse_recipe
 from plait.recipe.references import parse_reference
-from plait.recipe.types import Recipe
 
 if TYPE_CHECKING:
     from plait.adapters import Extraction
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from plait.engine.kinship import Kinship
     from plait.engine.run import Event, MergeResult
     from plait.export import Exported
+    from plait.hub.push import Pushed
 
 __all__ = [
     "explain",
@@ -36,6 +36,7 @@ __all__ = [
     "merge",
     "merge_tensors",
     "plan",
+    "push",
     "tokens",
 ]
 
@@ -58,7 +59,9 @@ def plan(recipe: Path_, *, shard_size: int | None = None, seed: int | None = Non
     lock = read_lock(Path(recipe))
     documents = parse_recipe(lock.recipe, file=lock.recipe_file) if lock else read_documents(Path(recipe))
     if any(document.adapter for document in documents):
-        return _plan_adapter(documents, Path(recipe).resolve().parent, lock, seed, explain=explain)
+        from plait.adapters.merging import plan_adapter
+
+        return plan_adapter(documents, Path(recipe).resolve().parent, lock, seed=seed, explain=explain)
     if lock is None:
         return make_plan(recipe, shard_size=shard_size or DEFAULT_SHARD_SIZE, seed=seed, explain=explain)
     return make_plan(
@@ -66,26 +69,6 @@ def plan(recipe: Path_, *, shard_size: int | None = None, seed: int | None = Non
         root=Path(recipe).resolve().parent,
         shard_size=shard_size or lock.shard_size,
         seed=lock.seed if seed is None else seed,
-        explain=explain,
-        expected_hashes=lock.hashes,
-        places=lock.models,
-        commits=lock.commits,
-    )
-
-
-def _plan_adapter(
-    documents: Sequence[Recipe], root: Path, lock: Lock | None, seed: int | None, *, explain: bool
-) -> Plan:
-    """Plan a recipe whose output is an adapter."""
-    from plait.adapters.merging import plan_adapter
-
-    if lock is None:
-        return plan_adapter(documents, root=root, seed=seed, explain=explain)
-    kept = lock.seed if seed is None else seed
-    return plan_adapter(
-        documents,
-        root=root,
-        seed=kept,
         explain=explain,
         expected_hashes=lock.hashes,
         places=lock.models,
@@ -134,21 +117,11 @@ def merge(
     from plait.engine.run import execute  # only now: planning needs no engine
 
     made = planned or plan(recipe, shard_size=shard_size, seed=seed)
+    limits, tell = (threads or _cores(), memory), on_event or (lambda _event: None)
     if made.recipe.adapter is not None:
-        from plait.adapters.merging import AdapterPlan, merge_adapters
+        from plait.adapters.merging import merge_adapters
 
-        if isinstance(made, AdapterPlan):
-            return merge_adapters(
-                made,
-                Path(out),
-                threads=threads or _cores(),
-                memory=memory,
-                device=device,
-                overwrite=overwrite,
-                check=verify,
-                allow_nonfinite=allow_nonfinite,
-                on_event=on_event or (lambda _event: None),
-            )
+        return merge_adapters(made, Path(out), limits, device, overwrite, verify, allow_nonfinite, tell)
     lock = read_lock(Path(recipe))
     return execute(
         made,
@@ -344,6 +317,50 @@ def export_gguf(
 def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def push(
+    folder: Path_,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    any_folder: bool = False,
+    quiet: bool = True,
+) -> Pushed:
+    """Upload what plait wrote to a model repository of the hub, made where it is missing; resumed where it was cut.
+
+    Args:
+        folder: The output of `merge` or `extract`.
+        repo: `owner/name`.
+        private: Make the repository private; refused where it is there and public.
+        revision: The branch, made where it is missing; default main.
+        message: What the commit says.
+        any_folder: Do not ask whether plait wrote the folder and whether it is whole.
+        quiet: Draw no progress bars.
+
+    Returns: the address and the commit.
+
+    Raises:
+        OutputError: the folder is no finished output, or there is no token, or the name is none.
+        CheckpointError: the hub refuses, or cannot be reached.
+    """
+    from plait.engine.finished import check_finished
+    from plait.engine.journal import JOURNAL_NAME
+    from plait.hub.push import push_folder
+
+    place = Path(folder)
+    check_finished(place, any_folder=any_folder)
+    return push_folder(
+        place,
+        repo,
+        private=private,
+        revision=revision,
+        message=message or f"{place.resolve().name}, made by plait",
+        ignore=(JOURNAL_NAME, ".*", "*/.*"),
+        quiet=quiet,
+    )
 
 
 def load(checkpoint: Path_) -> dict[str, Any]:

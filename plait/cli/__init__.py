@@ -28,6 +28,7 @@ _COMMANDS = {
     "kinship": "Show how alike the changes are that models made to their base.",
     "extract": "Write the difference of a model from its base as a LoRA adapter.",
     "export": "Write a checkpoint in another program's format: GGUF, for llama.cpp.",
+    "push": "Upload what plait wrote to a hub.",
     "completion": "Print the script that completes plait's commands in a shell.",
 }
 

@@ -60,9 +60,9 @@ def status_of(error: BaseException) -> int | None:
 
 
 def _chief(error: BaseException) -> BaseException:
-    """What is behind an error with which huggingface_hub says that neither the hub nor the cache had a file."""
-    local = isinstance(error, library().errors.LocalEntryNotFoundError)
-    return error.__cause__ if local and error.__cause__ is not None else error
+    """What is behind huggingface_hub's "neither hub nor cache has it" and "error while uploading"."""
+    wraps = isinstance(error, (library().errors.LocalEntryNotFoundError, RuntimeError))
+    return _chief(error.__cause__) if wraps and error.__cause__ is not None else error
 
 
 def _is_cut(error: BaseException) -> bool:
@@ -105,21 +105,25 @@ def _told(error: BaseException, repo: str, revision: str | None) -> str | None:
 
 
 def _told_by_status(error: BaseException, repo: str) -> str | None:
-    status = status_of(error)
+    status, said = status_of(error), as_first_line(error)
+    if status is None:
+        return _told_of_a_cut(error)
     if status == 401:
         return f"the hub does not know your token (401). Renew it: {_login()}"
     if status == 403:
-        return f"your token may not do this with {repo} (403: {as_first_line(error)}). Use one that may: {_login()}"
-    if status == 404:
-        return f"{as_first_line(error)} (404)"
-    if status is not None:
-        return f"{endpoint()} answered {status} ({as_first_line(error)}). Try again later; what is fetched is kept"
-    if _is_cut(error):
-        return (
-            f"{endpoint()} cannot be reached: {type(error).__name__} ({as_first_line(error)}). Look at the network and "
-            "at HF_ENDPOINT, and try again: what is fetched is kept. With HF_HUB_OFFLINE=1 only the cache is used"
-        )
-    return None
+        return f"your token may not do this with {repo} (403: {said}). Use one that may: {_login()}"
+    if status < 500 and status != 429:
+        return f"the hub refuses this for {repo} ({status}: {said})"
+    return f"{endpoint()} answered {status} ({said}). Try again later; what is fetched is kept"
+
+
+def _told_of_a_cut(error: BaseException) -> str | None:
+    if not _is_cut(error):
+        return None
+    return (
+        f"{endpoint()} cannot be reached: {type(error).__name__} ({as_first_line(error)}). Look at the network and at "
+        "HF_ENDPOINT, and try again: what is fetched is kept. With HF_HUB_OFFLINE=1 only the cache is used"
+    )
 
 
 def as_first_line(error: BaseException) -> str:

@@ -43,13 +43,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # planning: which chat template a model has
     "plait.export": {*FACTS, "plait.ops", "plait.structure", "plait.checkpoint", "plait.planning"},
-    "plait.api": {*FACTS, "plait.export", "plait.adapters", "plait.recipe", "plait.checkpoint", "plait.planning", "plait.engine", "plait.output"},
+    "plait.api": {*FACTS, "plait.hub", "plait.export", "plait.adapters", "plait.recipe", "plait.checkpoint", "plait.planning", "plait.engine", "plait.output"},
     "plait.cli": {
         "plait", *FACTS, "plait.api", "plait.methods", "plait.checkpoint", "plait.planning", "plait.engine",
         "plait.adapters",
     },
     "plait.__main__": {"plait.cli"},
-    "plait": {*FACTS, "plait.export", "plait.api", "plait.checkpoint", "plait.planning", "plait.engine", "plait.adapters"},
+    "plait": {*FACTS, "plait.hub", "plait.export", "plait.api", "plait.checkpoint", "plait.planning", "plait.engine", "plait.adapters"},
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "lm_eval", "optuna", "ray", "peft", "accelerate"}
 MODULES = sorted((ROOT / "plait").rglob("*.py"))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,7 @@ models:
 merge_method: linear
 parameters: {{weight: 0.5}}
 """
+merge = partial(api.merge, verify=False)  # what is verified is the same from folders
 BIG = 1_000_000
 """Elements of the one large tensor: 4 MB."""
 
@@ -56,17 +58,17 @@ def weights(out: Path) -> bytes:
 
 
 def test_a_merge_from_the_hub_gives_the_bytes_of_one_from_folders(hub, pair, tmp_path):
-    api.merge(pair("local/a", "local/b"), tmp_path / "near")
+    merge(pair("local/a", "local/b"), tmp_path / "near")
     assert hub.requests == []
     events = []
-    api.merge(pair(), tmp_path / "far", on_event=events.append)
+    merge(pair(), tmp_path / "far", on_event=events.append)
     assert weights(tmp_path / "near") == weights(tmp_path / "far")
     told = [event for event in events if event.kind == "download"]
     size = sum(Path(f"local/{name}/model.safetensors").stat().st_size for name in "ab")
     assert told[-1].fetched == told[-1].to_fetch == size
     assert [event.kind for event in events].index("start") > [event.kind for event in events].index("download")
     served = hub.served
-    api.merge(pair(), tmp_path / "again")
+    merge(pair(), tmp_path / "again")
     assert hub.served - served < 10_000
     folder = huggingface_hub.snapshot_download("org/a", local_files_only=True)  # as others find it
     assert load_file(Path(folder) / "model.safetensors").keys() >= {"big"}
@@ -82,7 +84,7 @@ def test_only_the_shards_that_are_read_are_fetched(hub, tmp_path):
     (tmp_path / "recipe.yml").write_text(
         "slices:\n- sources: [{model: org/a, layer_range: [1, 3]}]\nmerge_method: passthrough\n"
     )
-    out = api.merge(tmp_path / "recipe.yml", tmp_path / "out", verify=False).path
+    out = merge(tmp_path / "recipe.yml", tmp_path / "out").path
     assert {array.flat[0] for array in load_file(out / "model.safetensors").values()} == {2, 3}
     found = {file.name for file in (tmp_path / "hf").rglob("snapshots/*/*")}
     assert found == {*list(files)[1:3], "model.safetensors.index.json", "config.json"}
@@ -93,16 +95,16 @@ def test_a_cut_is_gone_on_with_at_once(hub, pair, tmp_path):
     hub.forget()
     hub.fail("GET /cdn/", times=3, cut_after=2_500_000)
     hub.fail("GET /cdn/", times=1, status=502)
-    api.merge(pair(), tmp_path / "out", planned=made)
+    merge(pair(), tmp_path / "out", planned=made)
     assert hub.served < 2 * 4 * BIG + 100_000
 
 
 def test_a_hub_that_forgets_ranges_sends_the_file_anew(hub, pair, tmp_path):
-    api.merge(pair("local/a", "local/b"), tmp_path / "near")
+    merge(pair("local/a", "local/b"), tmp_path / "near")
     made = api.plan(pair())
     hub.fail("GET /cdn/", times=2, cut_after=1_000_000)
     hub.fail("GET /cdn/", times=4, whole=True)
-    api.merge(pair(), tmp_path / "far", planned=made)
+    merge(pair(), tmp_path / "far", planned=made)
     assert weights(tmp_path / "near") == weights(tmp_path / "far")
 
 
@@ -112,7 +114,7 @@ def begun(tmp_path) -> list[Path]:
 
 def test_a_killed_download_is_gone_on_with_by_the_next_run(hub, pair, tmp_path, environment):
     hub.fail("GET /cdn/", times=99, slow=True)
-    command = [sys.executable, "-m", "plait", "merge", str(pair()), "out"]
+    command = [sys.executable, "-m", "plait", "merge", str(pair()), "out", "--no-verify"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while sum(file.stat().st_size for file in begun(tmp_path)) < 3_000_000 and time.monotonic() < until:
@@ -124,9 +126,9 @@ def test_a_killed_download_is_gone_on_with_by_the_next_run(hub, pair, tmp_path, 
     assert not (tmp_path / "out").exists()
     hub.faults.clear()
     hub.forget()
-    api.merge(pair(), tmp_path / "out")
+    merge(pair(), tmp_path / "out")
     assert hub.served < 2 * 4 * BIG - kept + 100_000
-    api.merge(pair("local/a", "local/b"), tmp_path / "near")
+    merge(pair("local/a", "local/b"), tmp_path / "near")
     assert weights(tmp_path / "near") == weights(tmp_path / "out")
     assert not begun(tmp_path)
 
@@ -136,7 +138,7 @@ def test_what_an_earlier_attempt_left_damaged_is_fetched_anew(hub, pair, tmp_pat
     data = Path("local/a/model.safetensors").read_bytes()
     blobs = tmp_path / "hf" / "hub" / "models--org--a" / "blobs"
     (blobs / f"{hashlib.sha256(data).hexdigest()}.plait.incomplete").write_bytes(b"?" * 1_000_000)
-    api.merge(pair(), tmp_path / "out", planned=made)
+    merge(pair(), tmp_path / "out", planned=made)
     assert load_file(tmp_path / "out" / "model.safetensors")["big"].size == BIG
 
 
@@ -144,9 +146,10 @@ def test_content_that_is_not_what_the_hub_lists_is_refused(hub, pair, tmp_path):
     made = api.plan(pair())
     hub.fail("GET /cdn/", times=99, garbled=True)
     with pytest.raises(CheckpointError, match=r"what came is not what the hub lists \(SHA-256"):
-        api.merge(pair(), tmp_path / "out", planned=made)
+        merge(pair(), tmp_path / "out", planned=made)
     assert not list(tmp_path.glob("out*"))
-    assert all(file.stat().st_size == 0 for file in begun(tmp_path))
+    hub.faults.clear()  # what the other download kept is found to be wrong, too
+    assert merge(pair(), tmp_path / "out").path.exists()
 
 
 def test_a_hub_that_keeps_failing_is_told_of_and_what_came_is_kept(hub, pair, tmp_path):
@@ -154,25 +157,25 @@ def test_a_hub_that_keeps_failing_is_told_of_and_what_came_is_kept(hub, pair, tm
     hub.fail("GET /cdn/", times=1, cut_after=1_000_000)
     hub.fail("GET /cdn/", times=99, status=503)
     with pytest.raises(CheckpointError, match=r"answered 503 .* what is fetched is kept"):
-        api.merge(pair(), tmp_path / "out", planned=made)
+        merge(pair(), tmp_path / "out", planned=made)
     assert not list(tmp_path.glob("out*"))
     assert sum(file.stat().st_size for file in begun(tmp_path)) > 900_000
 
 
 def test_the_lock_has_commits_and_a_merge_of_it_goes_back_to_them(hub, pair, write_llama, tmp_path):
-    first = api.merge(pair("org/a", "org/b@main"), tmp_path / "first").path
+    first = merge(pair("org/a", "org/b@main"), tmp_path / "first").path
     lock = json.loads((first / "plait.lock").read_text())
     assert lock["commits"] == {"org/a": hub.repositories["org/a"].refs["main"],
                                "org/b@main": hub.repositories["org/b"].refs["main"]}  # fmt: skip
     hub.add("org/b", write_llama("changed", 7, folder=tmp_path / "local"))
-    assert weights(api.merge(first / "plait.lock", tmp_path / "second").path) == weights(first)
+    assert weights(merge(first / "plait.lock", tmp_path / "second").path) == weights(first)
     assert (tmp_path / "second" / "plait.lock").read_bytes() == (first / "plait.lock").read_bytes()
     made = api.plan(pair("org/a", "org/b@main"))  # another model by now
     assert {step.action for step in made.steps} == {"merge", "copy"}
 
 
 def test_a_lock_of_folders_names_no_commits(pair, tmp_path):
-    out = api.merge(pair("local/a", "local/b"), tmp_path / "out").path
+    out = merge(pair("local/a", "local/b"), tmp_path / "out").path
     assert "commits" not in json.loads((out / "plait.lock").read_text())
 
 
@@ -182,10 +185,10 @@ def test_space_is_looked_at_first(hub, pair, tmp_path, monkeypatch, free, enough
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
     hub.forget()
     if enough:
-        api.merge(pair(), tmp_path / "out", planned=made)
+        merge(pair(), tmp_path / "out", planned=made)
         return
     with pytest.raises(OutputError, match=r"0.01 GB are to be fetched and 0.00 GB for the output on the same disk"):
-        api.merge(pair(), tmp_path / "out", planned=made)
+        merge(pair(), tmp_path / "out", planned=made)
     assert hub.requests == []
     assert not list(tmp_path.glob("out*"))
 
@@ -196,7 +199,7 @@ def test_an_output_that_may_not_be_touched_is_told_before_anything_is_fetched(hu
     (tmp_path / "out" / "mine.txt").write_text("")
     hub.forget()
     with pytest.raises(OutputError, match="is not empty"):
-        api.merge(pair(), tmp_path / "out", planned=made)
+        merge(pair(), tmp_path / "out", planned=made)
     assert hub.requests == []
 
 
@@ -204,14 +207,14 @@ def test_offline_a_merge_works_from_the_cache_and_else_names_what_is_missing(hub
     api.plan(pair())
     offline()
     with pytest.raises(CheckpointError) as caught:
-        api.merge(pair(), tmp_path / "out")
+        merge(pair(), tmp_path / "out")
     assert "Not in the cache: org/a: model.safetensors, org/b: model.safetensors." in str(caught.value)
     assert not list(tmp_path.glob("out*"))
     offline(False)
-    api.merge(pair(), tmp_path / "first")
+    merge(pair(), tmp_path / "first")
     offline()
     hub.forget()
-    api.merge(pair(), tmp_path / "second")
+    merge(pair(), tmp_path / "second")
     assert hub.requests == []
     assert weights(tmp_path / "first") == weights(tmp_path / "second")
 
@@ -220,7 +223,7 @@ def test_offline_with_what_others_fetched_by_the_command_line(hub, pair, plait, 
     for name in "ab":
         huggingface_hub.snapshot_download(f"org/{name}")
     hub.forget()
-    done = plait("merge", str(pair()), "out", "--quiet", HF_HUB_OFFLINE="1")
+    done = plait("merge", str(pair()), "out", "--quiet", "--no-verify", HF_HUB_OFFLINE="1")
     assert (done.returncode, done.stderr) == (0, "")
     assert hub.requests == []
 
@@ -241,7 +244,7 @@ def test_the_command_line(hub, pair, plait, tmp_path):
     assert f"org/a@main is commit {hub.repositories['org/a'].refs['main']} of the hub." in done.stdout
     assert "Fetches 8.01 MB from the hub first." in done.stdout
     assert hub.served < 600_000
-    done = plait("merge", str(pair()), "out", "--json")
+    done = plait("merge", str(pair()), "out", "--json", "--no-verify")
     assert done.returncode == 0, done.stderr
     kinds = [json.loads(line)["event"] for line in done.stdout.splitlines()]
     assert kinds[0] == "download"
