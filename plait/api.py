@@ -117,11 +117,11 @@ def merge(
     from plait.engine.run import execute  # only now: planning needs no engine
 
     made = planned or plan(recipe, shard_size=shard_size, seed=seed)
-    limits, tell = (threads or _cores(), memory), on_event or (lambda _event: None)
     if made.recipe.adapter is not None:
-        from plait.adapters.merging import merge_adapters
+        from plait.adapters.merging import Work, merge_adapters
 
-        return merge_adapters(made, Path(out), limits, device, overwrite, verify, allow_nonfinite, tell)
+        work = Work(threads or _cores(), memory, device, overwrite, verify, allow_nonfinite)
+        return merge_adapters(made, Path(out), work, on_event or (lambda _event: None))
     lock = read_lock(Path(recipe))
     return execute(
         made,

@@ -13,6 +13,7 @@ _MEASURES = ("rank", "energy", "error", "exact", "clusters")
 _NOT_BESIDE = {
     "slices": "An adapter's layers stay where they are: list the adapters under 'models'.",
     "modules": "List the adapters under 'models'.",
+    "experts": "Adapters of experts are merged under the names that they have.",
     "tokenizer": "An adapter has no vocabulary; the tokenizer files of the first adapter that has some are copied.",
     "tokenizer_source": "An adapter has no vocabulary; the tokenizer files of the first adapter that has some are copied.",
     "chat_template": "The tokenizer files of the first adapter that has some are copied as they are.",

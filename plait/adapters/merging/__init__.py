@@ -2,6 +2,6 @@
 
 from plait.adapters.merging.plan import AdapterPlan, plan_adapter
 from plait.adapters.merging.report import AdapterMerge
-from plait.adapters.merging.run import merge_adapters
+from plait.adapters.merging.run import Work, merge_adapters
 
-__all__ = ["AdapterMerge", "AdapterPlan", "merge_adapters", "plan_adapter"]
+__all__ = ["AdapterMerge", "AdapterPlan", "Work", "merge_adapters", "plan_adapter"]

@@ -16,6 +16,7 @@ from plait.adapters.merging.settings import Settings, settings_of
 from plait.dtypes import DTYPES, dtype_by_name
 from plait.errors import Fault, RecipeError
 from plait.methods import MethodError, find_method
+from plait.output.lock import Lock
 from plait.planning.document import Planned, plan_document
 from plait.planning.layout import lay_out
 from plait.planning.parameters import check_document
@@ -26,9 +27,9 @@ from plait.recipe.types import AdapterSpec, ModelRef, Recipe, TensorRule
 
 __all__ = ["BASE_LAYER", "NO_BASE", "AdapterPlan", "How", "Making", "plan_adapter"]
 
-How = Literal["beside", "core", "clusters"]
+How = Literal["beside", "sum", "core", "clusters"]
 BASE_LAYER = ".base_layer.weight"
-_SUMS = ("linear", "task_arithmetic")
+_SUMS = ("linear", "task_arithmetic", "passthrough")
 """Methods that are a sum of the models, with weights that depend on nothing else."""
 
 
@@ -39,9 +40,10 @@ class Making:
     joined: Joined
     step: Step
     how: How
-    """The adapters' factors beside each other; the merged core's singular vectors; or clusters of units."""
+    """The adapters' factors beside each other; the singular vectors of their sum, or of what a method makes of their
+    cores; or clusters of units."""
     shares: Mapping[int, float] = field(default_factory=dict)
-    """For factors beside each other and clusters: what each adapter counts, by model."""
+    """What each adapter counts, by model; of a method that is no sum, nothing."""
 
     @property
     def most(self) -> int:
@@ -74,16 +76,9 @@ class AdapterPlan(Plan):
 
 
 def plan_adapter(
-    documents: Sequence[Recipe],
-    *,
-    root: Path | None,
-    seed: int | None = None,
-    explain: bool = False,
-    expected_hashes: Mapping[str, str] | None = None,
-    places: Mapping[str, Path] | None = None,
-    commits: Mapping[str, str] | None = None,
+    documents: Sequence[Recipe], root: Path, lock: Lock | None = None, *, seed: int | None = None, explain: bool = False
 ) -> AdapterPlan:
-    """Plan a merge of adapters into an adapter. See `plait.planning.make_plan` for the arguments.
+    """Plan a merge of adapters into an adapter, from a recipe's documents, or those of a lock. See `plait.plan`.
 
     Raises:
         RecipeError: with everything that is wrong.
@@ -93,12 +88,14 @@ def plan_adapter(
     if len(documents) > 1:
         faults.append(Fault("A recipe whose output is an adapter is one document.", recipe.where, "Stages are models."))
     faults += _clusters_faults(recipe)
-    library = Library(root, faults, places or {}, dict(commits or {}))
+    library = Library(root, faults, lock.models if lock else {}, dict(lock.commits) if lock else {})
     models = open_models(recipe, library)
     made = None if models is None else _planned(recipe, models, explain=explain)
     if faults or models is None or made is None:
         raise RecipeError(faults)
-    return _assemble(recipe, models, made, recipe.seed or 0 if seed is None else seed, expected_hashes or {})
+    stated = lock.seed if lock else recipe.seed or 0
+    plan = _assemble(recipe, models, made, stated if seed is None else seed)
+    return replace(plan, expected_hashes=lock.hashes) if lock else plan
 
 
 def _clusters_faults(recipe: Recipe) -> list[Fault]:
@@ -199,23 +196,18 @@ def _check_whole(recipe: Recipe, models: Models, merged: Sequence[str]) -> None:
         models.library.faults.append(Fault(message, recipe.merge_method_where, hint))
 
 
-def _assemble(recipe: Recipe, models: Models, made: Planned, seed: int, expected: Mapping[str, str]) -> AdapterPlan:
-    spec = recipe.adapter
-    if spec is None:
-        raise AssertionError("only recipes with `adapter` come here")
-    factors = _factors_type(recipe)
+def _assemble(recipe: Recipe, models: Models, made: Planned, seed: int) -> AdapterPlan:
+    spec, factors = _spec(recipe), _factors_type(recipe)
     steps = [_in_type(_without_zeros(step, models), recipe) for step in made.steps]
     by_name = {step.name: step for step in steps}
     makings = tuple(_making(one, by_name[one.weight], spec, models) for one in models.joined if one.weight in by_name)
-    biases = {one.name: by_name[one.bias] for one in models.joined if one.weight in by_name and one.bias in by_name}
-    cores = {one.weight for one in models.joined} | {one.bias for one in models.joined}
-    whole = (*(step for step in steps if step.name not in cores), *_base_layers(models, makings))
     if not makings:
         raise RecipeError([Fault("No module is left: peft has no adapter without factors.", recipe.where)])
+    cores = {name for one in models.joined for name in (one.weight, one.bias)}
+    whole = (*(step for step in steps if step.name not in cores), *_base_layers(models, makings))
     settings, told = settings_of(models, [one.joined for one in makings], whole, spec.base_name)
     _, placed = lay_out(list(dict.fromkeys([*steps, *whole])), 1 << 62)
     size = sum(_most_bytes(one, spec, DTYPES[factors].size) for one in makings) + sum(step.nbytes for step in whole)
-    dropped = [drop for drop in made.dropped if drop.model != str(NO_BASE)]
     donor, files = models.tokenizer()
     return AdapterPlan(
         recipe=recipe,
@@ -227,20 +219,25 @@ def _assemble(recipe: Recipe, models: Models, made: Planned, seed: int, expected
         config=None,
         side_files=files,
         seed=seed,
-        dropped=tuple(dropped),
+        dropped=tuple(drop for drop in made.dropped if drop.model != str(NO_BASE)),
         warnings=(*made.warnings, *(Fault(text, recipe.where) for text in told), *_apart(models, recipe)),
         notes=(*models.notes, *(note for note in made.notes if not note.startswith("config.json"))),
-        expected_hashes=expected,
         texts={CONFIG_NAME: ""},
         commits=dict(sorted(models.library.commits.items())),
         spec=spec,
         makings=makings,
-        biases=biases,
+        biases={one.joined.name: by_name[one.joined.bias] for one in makings if one.joined.bias in by_name},
         whole=whole,
         settings=settings,
         factors=factors,
         adapters=tuple(one.reference for one in models.adapters),
     )
+
+
+def _spec(recipe: Recipe) -> AdapterSpec:
+    if recipe.adapter is None:
+        raise AssertionError("only recipes with `adapter` come here")
+    return recipe.adapter
 
 
 def _base_layers(models: Models, makings: Sequence[Making]) -> Iterator[Step]:

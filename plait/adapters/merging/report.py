@@ -84,7 +84,11 @@ def plan_as_text(plan: AdapterPlan) -> str:
     return "\n".join(lines)
 
 
-_HOW = {"core": "singular vectors of the merged core", "clusters": "means of clusters of units"}
+_HOW = {
+    "sum": "singular vectors of the sum",
+    "core": "singular vectors of the merged core",
+    "clusters": "means of clusters of units",
+}
 
 
 def _measure(plan: AdapterPlan) -> str:

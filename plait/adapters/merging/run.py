@@ -23,6 +23,7 @@ from plait.adapters.merging.space import Matrix, read_values, space_of
 from plait.adapters.merging.write import Finished, Scratch, entries_of, verify, write_side_files
 from plait.checkpoint import FileReader, FileWriter, StoredTensor, natural_key
 from plait.checkpoint.opening import open_adapter
+from plait.engine import work as engine
 from plait.engine.device import device_named
 from plait.engine.fetch import fetch_inputs
 from plait.engine.folder import check_output, make_folder, partial_folder, publish, require_space, sweep
@@ -31,19 +32,30 @@ from plait.engine.journal import JOURNAL_NAME, Journal
 from plait.engine.run import Event
 from plait.engine.threads import run_on_threads
 from plait.engine.verify import check_lock, inputs_without_effect
-from plait.engine.work import Work
-from plait.errors import MergeError
+from plait.errors import ArgumentError, MergeError
 from plait.ops.rng import rng_key
 from plait.output.card import licences
 from plait.planning.layout import lay_out
 from plait.planning.memory import fit_threads, room_to_keep
 from plait.planning.types import Plan, Step
 
-__all__ = ["merge_adapters"]
+__all__ = ["Work", "merge_adapters"]
 
 _MERGED, _SCRATCH = "merged.bin", "factors.bin"
 _HELD = 4
 """The stacked factors are held in float64, and their decomposition takes up to three times as much again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How a merge is to be carried out; see `plait.merge`."""
+
+    threads: int
+    memory: int
+    device: str
+    overwrite: bool
+    verify: bool
+    allow_nonfinite: bool
 
 
 @dataclass
@@ -62,60 +74,57 @@ class _Meter:
             self.tell(Event("progress", text, self.read, self.written))
 
 
-def merge_adapters(
-    plan: AdapterPlan,
-    out: Path,
-    *,
-    threads: int,
-    memory: int,
-    device: str,
-    overwrite: bool,
-    check: bool,
-    allow_nonfinite: bool,
-    on_event: Callable[[Event], None],
-) -> AdapterMerge:
-    """Carry out a plan. See `plait.merge` for the arguments and errors; nothing is kept of a merge that stops."""
+def merge_adapters(plan: Plan, out: Path, options: Work, tell: Callable[[Event], None]) -> AdapterMerge:
+    """Carry out an adapter's plan. See `plait.merge` for the arguments and errors; nothing is kept of one that stops."""
+    if not isinstance(plan, AdapterPlan):
+        raise ArgumentError("The plan given is not that of a recipe whose output is an adapter.")
     began = time.monotonic()
     read = [model for model in plan.models if model.reference != str(NO_BASE)]
-    check_output(out, [model.path for model in read], overwrite=overwrite)
-    fetch_inputs(plan, lambda name, done, total: on_event(Event("download", name, fetched=done, to_fetch=total)), out)
+    check_output(out, [model.path for model in read], overwrite=options.overwrite)
+    fetch_inputs(plan, lambda name, done, total: tell(Event("download", name, fetched=done, to_fetch=total)), out)
     partial = partial_folder(out)
     make_folder(partial)
-    meter = _Meter(on_event)
+    meter = _Meter(tell)
     with Journal(partial, "adapter", fresh=True) as journal, _removed_on_failure(partial), on_one_thread():
         sweep(partial, {JOURNAL_NAME})
-        on_event(Event("start", str(out)))
-        with FileReader() as reader, FileWriter() as writer:
-            work = _merge_cores(
-                plan, partial, device, (threads, memory), (reader, writer, journal), meter, allow_nonfinite
-            )
-            hashes = _hashes(plan, reader, work.registry)
-            check_lock(plan, hashes)
-            merged = _merged_tensors(work.plan, partial)
-            finished = _finish(plan, partial, merged, (threads, memory), reader, writer, meter)
-            modules = tuple(one.rank for one in finished.values())
-            if not modules:
-                raise MergeError("The merged change is zero in every module: there is no adapter to write.")
-            whole = {step.name: merged[step.name] for step in plan.whole}
-            entries = list(entries_of(finished, whole))
-            require_space(partial, sum(entry.source.nbytes for entry in entries))
-            size = write_weights(partial, entries, reader, lambda count: meter(WEIGHTS_NAME, written=count))
-        write_side_files(plan, partial, out, modules, hashes)
-        for name in (_MERGED, _SCRATCH):
-            (partial / name).unlink(missing_ok=True)
-        if check:
-            verify(plan, partial, finished)
-        warnings = _warnings(work, licences(read)[1])
-        publish(partial, out, overwrite=overwrite)
+        tell(Event("start", str(out)))
+        made = _make(plan, partial, out, options, journal, meter)
+        warnings = [*made.warnings, *([text] if (text := licences(read)[1]) else [])]
+        publish(partial, out, overwrite=options.overwrite)
         (out / JOURNAL_NAME).unlink()
     for text in warnings:
-        on_event(Event("warning", text))
-    on_event(Event("done", str(out), meter.read, meter.written))
+        tell(Event("warning", text))
+    tell(Event("done", str(out), meter.read, meter.written))
+    return replace(made, seconds=time.monotonic() - began, warnings=tuple(warnings))
+
+
+def _make(plan: AdapterPlan, partial: Path, out: Path, options: Work, journal: Journal, meter: _Meter) -> AdapterMerge:
+    """Make all of the adapter in `partial`."""
+    limits = options.threads, options.memory
+    with FileReader() as reader, FileWriter() as writer:
+        work = _merge_cores(plan, partial, options, (reader, writer, journal), meter)
+        hashes = _hashes(plan, reader, work.registry)
+        check_lock(plan, hashes)
+        merged = _merged_tensors(work.plan, partial)
+        finished = _finish(plan, partial, merged, limits, reader, writer, meter)
+        modules = tuple(one.rank for one in finished.values())
+        if not modules:
+            raise MergeError("The merged change is zero in every module: there is no adapter to write.")
+        entries = list(entries_of(finished, {step.name: merged[step.name] for step in plan.whole}))
+        require_space(partial, sum(entry.source.nbytes for entry in entries))
+        size = write_weights(partial, entries, reader, lambda count: meter(WEIGHTS_NAME, written=count))
+    write_side_files(plan, partial, out, modules, hashes)
+    for name in (_MERGED, _SCRATCH):
+        (partial / name).unlink(missing_ok=True)
+    if options.verify:
+        verify(plan, partial, finished)
+    idle = tuple(
+        f"{reference} changes nothing wherever it is merged."
+        for reference in inputs_without_effect(work.plan, work.registry)
+    )
     left_out = tuple(one.joined.name for one in plan.makings if one.joined.name not in finished)
-    return AdapterMerge(
-        out, plan, time.monotonic() - began, meter.read, meter.written, hashes, tuple(warnings),
-        modules=modules, left_out=left_out, nbytes=size,
-    )  # fmt: skip
+    done = meter.read, meter.written
+    return AdapterMerge(out, plan, 0.0, *done, hashes, idle, modules=modules, left_out=left_out, nbytes=size)
 
 
 @contextmanager
@@ -128,34 +137,26 @@ def _removed_on_failure(partial: Path) -> Iterator[None]:
         raise
 
 
-def _warnings(work: Work, licence: str) -> list[str]:
-    texts = [
-        f"{reference} changes nothing wherever it is merged."
-        for reference in inputs_without_effect(work.plan, work.registry)
-    ]
-    return [*texts, licence] if licence else texts
-
-
 def _merge_cores(
     plan: AdapterPlan,
     partial: Path,
-    device: str,
-    limits: tuple[int, int],
+    options: Work,
     files: tuple[FileReader, FileWriter, Journal],
     meter: _Meter,
-    allow_nonfinite: bool,
-) -> Work:
+) -> engine.Work:
     """Let the engine merge what methods have a part in: cores, biases of B, tensors saved whole."""
     steps = [one.step for one in plan.makings if one.how == "core"] + [*plan.biases.values(), *plan.whole]
     laid, placed = lay_out(steps, 1 << 62)
     inner: Plan = replace(plan, placed=placed, files=tuple(replace(file, name=_MERGED) for file in laid))
-    chosen = device_named(device)
-    workers = fit_threads(inner, chosen, *limits)
-    keep = room_to_keep(inner, workers, limits[1], chosen)
+    chosen = device_named(options.device)
+    workers = fit_threads(inner, chosen, options.threads, options.memory)
+    keep = room_to_keep(inner, workers, options.memory, chosen)
     reader, writer, journal = files
     require_space(partial, laid[0].size)
     writer.create(str(partial / _MERGED), laid[0].size)
-    work = Work(inner, partial, chosen, workers, reader, writer, journal, Registry(), meter, allow_nonfinite, keep)
+    work = engine.Work(
+        inner, partial, chosen, workers, reader, writer, journal, Registry(), meter, options.allow_nonfinite, keep
+    )
     work.run()
     odd = sorted(name for name in work.differing if name.endswith(BASE_LAYER))
     if odd:
@@ -244,9 +245,13 @@ def _made(plan: AdapterPlan, making: Making, merged: Mapping[str, StoredTensor],
     if making.how == "clusters":
         rng = np.random.Generator(np.random.Philox(key=rng_key(plan.seed, joined.name, "clusters")))
         return clustered(reader, joined, making.shares, spec.clusters or 1, rng)
-    core = read_values(reader, merged[joined.weight]).reshape(joined.core)
-    wanted = None if spec.exact else Wanted(spec.rank, spec.energy, spec.error)
-    return best(space_of(reader, joined), core, wanted)
+    space = space_of(reader, joined)
+    if making.how == "sum":
+        counts = np.array([making.shares.get(part.model, 0.0) for part in joined.parts])
+        core = np.tensordot(counts, space.cores, 1)
+    else:
+        core = read_values(reader, merged[joined.weight]).reshape(joined.core)
+    return best(space, core, None if spec.exact else Wanted(spec.rank, spec.energy, spec.error))
 
 
 def _bias(plan: AdapterPlan, making: Making, merged: Mapping[str, StoredTensor], reader: FileReader) -> Matrix | None:

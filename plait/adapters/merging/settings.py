@@ -128,7 +128,6 @@ def adapter_config(settings: Settings, ranks: Mapping[str, int]) -> dict[str, An
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": rank,
-        "lora_bias": settings.lora_bias,
         "lora_dropout": 0.0,
         "modules_to_save": list(settings.saved) or None,
         "peft_type": "LORA",
@@ -137,7 +136,8 @@ def adapter_config(settings: Settings, ranks: Mapping[str, int]) -> dict[str, An
         "target_modules": list(settings.targets or sorted(ranks, key=natural_key)),
         "use_dora": False,
         "use_rslora": False,
-        **settings.alike,
+        **({"lora_bias": True} if settings.lora_bias else {}),  # (peft before 0.14 does not know the key)
+        **{key: value for key, value in settings.alike.items() if value is not None or key == "task_type"},
     }
 
 

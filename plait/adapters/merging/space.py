@@ -19,9 +19,12 @@ from plait.dtypes import DTYPES
 from plait.errors import MergeError
 from plait.ops.codec import decode
 
-__all__ = ["Core", "Matrix", "Nothing", "ScaledBias", "Space", "factors_of", "read_values", "space_of"]
+__all__ = ["Core", "Matrix", "Nothing", "ScaledBias", "Space", "cores_of", "factors_of", "read_values", "space_of"]
 
 Matrix = npt.NDArray[np.float64]
+
+_SAFE = 1e-8
+"""Least square of a singular value, over that of the largest, that is taken from a Gram matrix."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +45,70 @@ def space_of(reader: FileReader, joined: Joined) -> Space:
     Raises:
         MergeError: a factor has NaN or infinity.
     """
+    ups, downs = _stacked(reader, joined)
+    (left, ups), (right, downs) = _basis(ups), _basis(downs)
+    return Space(left, right.T, _cores(joined, ups, downs))
+
+
+def cores_of(reader: FileReader, joined: Joined) -> Matrix:
+    """Return the cores alone, for half the work. Raises as `space_of`."""
+    ups, downs = _stacked(reader, joined)
+    return _cores(joined, *(_inside(columns) for columns in (ups, downs)))
+
+
+def _stacked(reader: FileReader, joined: Joined) -> tuple[Matrix, Matrix]:
+    """All B side by side, `[out, total]`, and all A transposed, `[in, total]`, each with the root of its scaling."""
     pairs = [factors_of(reader, part) for part in joined.parts]
-    left, ups = _basis(np.concatenate([up * sqrt(abs(s)) for (up, _), s in _scaled(pairs, joined)], axis=1))
-    right, downs = _basis(np.concatenate([down.T * sqrt(abs(s)) for (_, down), s in _scaled(pairs, joined)], axis=1))
+    roots = [sqrt(abs(part.scaling)) for part in joined.parts]
+    ups = [up * root for (up, _), root in zip(pairs, roots, strict=True)]
+    downs = [down.T * root for (_, down), root in zip(pairs, roots, strict=True)]
+    return np.concatenate(ups, axis=1), np.concatenate(downs, axis=1)
+
+
+def _cores(joined: Joined, ups: Matrix, downs: Matrix) -> Matrix:
     ends = np.cumsum([part.rank for part in joined.parts])
     cores = [
         np.sign(part.scaling) * (ups[:, end - part.rank : end] @ downs[:, end - part.rank : end].T)
         for part, end in zip(joined.parts, ends, strict=True)
     ]
-    return Space(left, right.T, np.stack(cores))
-
-
-def _scaled(pairs: list[tuple[Matrix, Matrix]], joined: Joined) -> list[tuple[tuple[Matrix, Matrix], float]]:
-    return [(pair, part.scaling) for pair, part in zip(pairs, joined.parts, strict=True)]
+    return np.stack(cores)
 
 
 def _basis(columns: Matrix) -> tuple[Matrix, Matrix]:
-    """Return the left singular vectors of `[n, r]`, and the columns in their terms; no SVD is larger than `[r, r]`."""
+    """Return the left singular vectors of `[n, r]`, and the columns in their terms; no decomposition is of n times n."""
+    found = _by_gram(columns)
+    if found is not None:
+        sizes, vectors = found
+        return columns @ (vectors / sizes), sizes[:, None] * vectors.T
     orthonormal, triangle = np.linalg.qr(columns)
+    turned, inside = _turned(triangle)
+    return np.asarray(orthonormal @ turned), inside
+
+
+def _inside(columns: Matrix) -> Matrix:
+    """Return the second of what `_basis` does, to the last bit."""
+    found = _by_gram(columns)
+    if found is not None:
+        return np.asarray(found[0][:, None] * found[1].T)
+    return _turned(np.asarray(np.linalg.qr(columns, mode="r")))[1]
+
+
+def _by_gram(columns: Matrix) -> tuple[Matrix, Matrix] | None:
+    """Find singular values `[r]` and right vectors `[r, r]` by the Gram matrix: three times as fast as QR.
+
+    None where the columns are so nearly dependent that its squares would cost more than half of float64's digits.
+    """
+    if len(columns) < columns.shape[1]:
+        return None
+    squares, vectors = np.linalg.eigh(columns.T @ columns)
+    if not squares[0] > _SAFE * squares[-1]:
+        return None
+    return np.sqrt(squares[::-1]), np.ascontiguousarray(vectors[:, ::-1])
+
+
+def _turned(triangle: Matrix) -> tuple[Matrix, Matrix]:
     turned = np.linalg.svd(triangle, full_matrices=False)[0]
-    return np.asarray(orthonormal @ turned), np.asarray(turned.T @ triangle)
+    return turned, np.asarray(turned.T @ triangle)
 
 
 def factors_of(reader: FileReader, part: Part) -> tuple[Matrix, Matrix]:
@@ -95,7 +142,7 @@ class Core:
 
     def read(self, reader: FileReader, start: int, out: npt.NDArray[np.uint8]) -> None:
         """Make the elements from `start` on, in float32."""
-        cores = reader.kept((self.joined, "cores"), lambda: space_of(reader, self.joined).cores.astype("<f4"))
+        cores = reader.kept((self.joined, "cores"), lambda: cores_of(reader, self.joined).astype("<f4"))
         out[:] = cores[self.index].reshape(-1)[start : start + len(out) // 4].view(np.uint8)
 
 
