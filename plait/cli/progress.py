@@ -13,7 +13,7 @@ import click
 
 from plait.cli.sizes import readable
 from plait.engine.run import Event, MergeResult
-from plait.planning.totals import bytes_read
+from plait.planning.totals import bytes_passed
 from plait.planning.types import Plan
 
 __all__ = ["closing_line", "reporter"]
@@ -28,7 +28,7 @@ Tell = Callable[[Event], None]
 @contextmanager
 def reporter(plan: Plan, *, quiet: bool, verbose: bool, as_json: bool) -> Iterator[Tell]:
     """Give a function that shows events, once what the plan warns of is shown."""
-    total = bytes_read(plan) + sum(step.nbytes for step in plan.steps)
+    total = bytes_passed(plan) + sum(step.nbytes for step in plan.steps)
     tell = _json_lines(total) if as_json else (lambda _event: None) if quiet else _plain_lines(total)
     for warning in plan.warnings:
         tell(Event("warning", str(warning)))

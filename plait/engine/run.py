@@ -18,6 +18,7 @@ from plait.engine.folder import check_output, make_folder, partial_folder, publi
 from plait.engine.hashes import Registry
 from plait.engine.journal import JOURNAL_NAME, Journal
 from plait.engine.model_class import model_class_findings
+from plait.engine.twins import check_twins
 from plait.engine.verify import check_lock, inputs_without_effect, verify_bytes, verify_folder
 from plait.engine.work import Work
 from plait.errors import MergeError, OutputError
@@ -25,6 +26,7 @@ from plait.output.card import licences
 from plait.output.files import write_side_files
 from plait.output.lock import input_hashes
 from plait.planning.memory import fit_threads, room_to_keep
+from plait.planning.totals import bytes_read
 from plait.planning.types import Plan
 
 __all__ = ["Event", "MergeResult", "execute"]
@@ -37,6 +39,7 @@ class Event:
     kind: str
     text: str = ""
     bytes_read: int = 0
+    """Of inputs as methods are given them: of what is dequantised, the bytes made."""
     bytes_written: int = 0
     fetched: int = 0
     """Bytes of inputs that came from a hub, or were here in part; for `download` alone, as is `to_fetch`."""
@@ -51,6 +54,7 @@ class MergeResult:
     plan: Plan
     seconds: float
     bytes_read: int
+    """What one pass over the inputs reads from their files."""
     bytes_written: int
     hashes: dict[str, str]
     """Content hash of every input tensor that was read, by "model: tensor"."""
@@ -113,6 +117,7 @@ def execute(
         registry = Registry()
         journal.restore(registry)
         with FileReader() as reader, FileWriter() as writer:
+            check_twins(plan, reader)
             _lay_files(plan, partial, writer, meter)
             work = Work(plan, partial, chosen, workers, reader, writer, journal, registry, meter, allow_nonfinite, keep)
             work.differing.update(journal.differing)
@@ -129,7 +134,7 @@ def execute(
     for text in warnings:
         tell(Event("warning", text))
     tell(Event("done", str(out), meter.read, meter.written))
-    return MergeResult(out, plan, time.monotonic() - began, meter.read, meter.written, hashes, tuple(warnings))
+    return MergeResult(out, plan, time.monotonic() - began, bytes_read(plan), meter.written, hashes, tuple(warnings))
 
 
 def _cores() -> int:

@@ -127,6 +127,7 @@ def _assemble(
         side_files=last.side.files,
         seed=seed,
         tied=last.tied,
+        twins=tuple(dict.fromkeys(pair for part in planned for pair in part.twins)),
         dropped=(*library.dropped, *(drop for part in planned for drop in part.dropped)),
         warnings=tuple(dict.fromkeys(w for part in planned for w in part.warnings)),
         notes=tuple(dict.fromkeys(n for part in planned for n in part.notes)),

@@ -41,6 +41,7 @@ class Planned:
     donor: View
     config: Mapping[str, Any] | None
     tied: Mapping[str, str]
+    twins: tuple[tuple[Source, Source], ...]
     side: SideFiles
     dropped: Sequence[Dropped]
     warnings: Sequence[Fault]
@@ -121,8 +122,11 @@ class _Document:
         account = Account(recipe, donor, stored, self._inputs(laid), ties.names, laid)
         self._judge(decisions, account, steps, laid)
         config = self._config(donor, steps, laid, ties.says)
+        lost = {(drop.model, drop.name) for drop in decisions.dropped}
+        names = [model.reference for model in self.library.models]
+        twins = tuple(pair for pair in ties.twins if (names[pair[0].model], pair[0].name) in lost)
         return Planned(
-            recipe, tuple(steps), donor, config, ties.names, side, decisions.dropped, self.warnings, self.notes
+            recipe, tuple(steps), donor, config, ties.names, twins, side, decisions.dropped, self.warnings, self.notes
         )
 
     def _align(self, donor_key: str) -> None:

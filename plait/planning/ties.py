@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from plait.planning.types import Source
 from plait.planning.views import View
 from plait.structure import declared_tie, embedding_and_heads
 
@@ -27,6 +28,8 @@ class Ties:
     """What the output's config must say about tying; None to leave it."""
     added: tuple[str, ...]
     """Heads that the output has although the donor has none of its own."""
+    twins: tuple[tuple[Source, Source], ...] = ()
+    """Heads that are stored beside the embeddings that their own model's config ties them to, with these."""
 
 
 def settle_ties(views: Sequence[View], donor: View, merged: Collection[View]) -> Ties:
@@ -52,7 +55,20 @@ def settle_ties(views: Sequence[View], donor: View, merged: Collection[View]) ->
             says = False
     at = next(index for index, view in enumerate(views) if view is donor)
     added = tuple(name for name in aliases if name in completed[at].tied and name not in donor.entries)
-    return Ties(names, tuple(completed), says if says is None or _has_head(completed[at], heads) else None, added)
+    twins = tuple(
+        (view.entries[name], view.entries[kept])
+        for view in views
+        for name, kept in aliases.items()
+        if name in heads and _repeats(view, name, kept)
+    )
+    says = says if says is None or _has_head(completed[at], heads) else None
+    return Ties(names, tuple(completed), says, added, twins)
+
+
+def _repeats(view: View, name: str, kept: str) -> bool:
+    """Whether both are stored, and by the config one is the other: it is not read, so it must not say anything else."""
+    both = name in view.entries and kept in view.entries and view.entries[name].tensor is not None
+    return both and name not in view.aliases and name not in view.tied and declared_tie(view.config) is True
 
 
 def _has_head(view: View, heads: Collection[str]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from plait.checkpoint.types import StoredTensor
 from plait.dtypes import DTYPES
 from plait.hub.pieces import partial_file
 from plait.methods import find_method
@@ -16,7 +17,7 @@ from plait.methods.method import Method
 from plait.methods.vocabulary import Measured
 from plait.planning.types import Plan, Step
 
-__all__ = ["bytes_read", "bytes_to_fetch", "files_read", "measuring", "passes", "step_bytes", "tally"]
+__all__ = ["bytes_passed", "bytes_read", "bytes_to_fetch", "files_read", "measuring", "passes", "step_bytes", "tally"]
 
 
 def passes(step: Step) -> int:
@@ -60,7 +61,19 @@ def step_bytes(step: Step) -> int:
 
 
 def bytes_read(plan: Plan) -> int:
-    """Bytes that the last pass over every input reads, as progress counts them."""
+    """Bytes that one pass over every input reads from its files; what several tensors are made from counts once."""
+    total, made = 0, dict[tuple[int, StoredTensor], int]()
+    for step in plan.steps:
+        for source in step.inputs:
+            if source.tensor is None or source.tensor.derived is None:
+                total += source.nbytes
+            else:
+                made.update({(source.model, held): held.nbytes for held in source.tensor.held})
+    return total + sum(made.values())
+
+
+def bytes_passed(plan: Plan) -> int:
+    """Bytes of every input as a method is given it, which progress counts: those of bfloat16 for a weight in 4 bits."""
     return sum(source.size * DTYPES[source.dtype].size for step in plan.steps for source in step.inputs)
 
 

@@ -184,6 +184,8 @@ class Plan:
     seed: int
     tied: Mapping[str, str] = field(default_factory=dict)
     """Names that are not written because the output's config ties them to another."""
+    twins: tuple[tuple[Source, Source], ...] = ()
+    """Heads that are dropped because their config ties them, with the embeddings that they must then equal."""
     dropped: tuple[Dropped, ...] = ()
     warnings: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
