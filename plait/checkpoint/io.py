@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +107,15 @@ class FileReader:
         while len(kept) > 1 and sum(array.nbytes for array in kept.values()) > most:
             kept.popitem(last=False)
         return made
+
+    def latest(self, key: Hashable, make: Callable[[], tuple[NDArray[Any], ...]]) -> tuple[NDArray[Any], ...]:
+        """Return what `make` made for `key`; each thread keeps the last one alone. None may be written to."""
+        own = self._local.__dict__
+        if own.get("latest_key") != key:
+            own["latest_key"] = own["latest"] = None  # so that two are never held
+            own["latest"] = make()
+            own["latest_key"] = key
+        return cast("tuple[NDArray[Any], ...]", own["latest"])
 
     def _turned(self, tensor: StoredTensor) -> NDArray[np.uint8]:
         def turn() -> NDArray[np.uint8]:

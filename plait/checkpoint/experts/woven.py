@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fill", "Matrix", "Rows", "Woven"]
 
-_KEPT = 1 << 27  # bytes of matrices that a thread keeps, or those of one expert where they take more
+_STRIP = 64  # columns that are turned at a time, so that what is read and written stays in a core's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,14 @@ class Matrix:
         own = raw.view(_numpy(self.part.dtype))
         return own if dtype == self.part.dtype else own.astype(_numpy(dtype))
 
-    def whole(self, reader: FileReader, dtype: str, most: int) -> npt.NDArray[Any]:
-        """Return all of it, `[rows, columns]`; each thread keeps the last few."""
+    @property
+    def place(self) -> tuple[Hashable, ...]:
+        """Tell it from every other."""
+        return (*self.part.key, self.part.offset, self.start, self.rows, self.columns)
 
-        def make() -> npt.NDArray[Any]:
-            return self.read(reader, 0, self.size, dtype).reshape(self.rows, self.columns)
-
-        return reader.kept((self.part.key, self.start, self.size, dtype), make, most)
+    def whole(self, reader: FileReader, dtype: str) -> npt.NDArray[Any]:
+        """Return all of it, `[rows, columns]`."""
+        return self.read(reader, 0, self.size, dtype).reshape(self.rows, self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +94,9 @@ class Woven:
         self.files = "\n".join(dict.fromkeys(held.file for part in self.parts for held in part.held))
         self.is_plain = all(fill.taken.is_run and fill.put.is_run for fill in fills)
         size = DTYPES[dtype].size
-        self.most = 0 if self.is_plain else max(sum(fill.matrix.size for fill in slab) for slab in slabs) * size
-        self.mark = self._digest()
-
-    @property
-    def room(self) -> int:
+        self.room = 0 if self.is_plain else max(sum(m.size for m in _matrices(slab)) for slab in self.slabs) * size
         """Bytes that a thread keeps while it reads."""
-        return 0 if self.is_plain else 2 * max(self.most, min(_KEPT, self.most * len(self.slabs)))
+        self.mark = self._digest()
 
     def __repr__(self) -> str:
         """Tell it from others, as a plan's fingerprint must."""
@@ -110,8 +107,7 @@ class Woven:
         for slab in self.slabs:
             for fill in slab:
                 own = fill.matrix
-                place = own.part.key, own.part.offset, own.part.dtype, own.part.shape, own.start, own.rows, own.columns
-                state.update(repr((place, fill.taken, fill.put)).encode())
+                state.update(repr((own.place, own.part.dtype, fill.taken, fill.put)).encode())
         return state.hexdigest()
 
     def read(self, reader: FileReader, start: int, out: npt.NDArray[np.uint8]) -> None:
@@ -143,18 +139,30 @@ class Woven:
         """Make the rows that `out` lies in, then take it from them."""
         first, last = at // self.columns, -(-(at + len(out)) // self.columns)
         made = np.empty((last - first, self.columns), out.dtype)
-        for fill in fills:
-            rows = fill.taken.of(fill.matrix.whole(reader, self.dtype, max(self.most, _KEPT)))
+        for fill, rows in zip(fills, self._rows(reader, fills), strict=True):
             put = fill.put
             if put.turned:
-                put.of(made)[:] = rows[:, first:last]
+                put.of(made)[:] = np.ascontiguousarray(rows[:, first:last])
                 continue
-            begin, end = (max(0, -(-(edge - put.first) // put.step)) for edge in (first, last))
-            begin, end = min(begin, put.count), min(end, put.count)
-            if begin < end:
-                into = put.first + begin * put.step - first
-                made[into : into + (end - begin - 1) * put.step + 1 : put.step] = rows[begin:end]
+            begin, end = (min(max(0, -(-(edge - put.first) // put.step)), put.count) for edge in (first, last))
+            into = made[put.first + begin * put.step - first :: put.step][: end - begin]
+            for low in range(0, self.columns, _STRIP):
+                into[:, low : low + _STRIP] = np.ascontiguousarray(rows[begin:end, low : low + _STRIP].T).T
         out[:] = made.reshape(-1)[at - first * self.columns : at - first * self.columns + len(out)]
+
+    def _rows(self, reader: FileReader, fills: Sequence[Fill]) -> list[npt.NDArray[Any]]:
+        """Return what each fill takes; each thread keeps the matrices that it took from last."""
+        matrices = _matrices(fills)
+        held = reader.latest(
+            (self.dtype, *(one.place for one in matrices)),
+            lambda: tuple(one.whole(reader, self.dtype) for one in matrices),
+        )
+        return [fill.taken.of(held[matrices.index(fill.matrix)]) for fill in fills]
+
+
+def _matrices(fills: Sequence[Fill]) -> list[Matrix]:
+    """The matrices that fills take from, each once."""
+    return list(dict.fromkeys(fill.matrix for fill in fills))
 
 
 def _numpy(dtype: str) -> np.dtype[Any]:
