@@ -13,13 +13,16 @@ from plait.methods.measures.seen import Of, Seen, one_each, reading
 from plait.methods.vocabulary import Array, Measured
 from plait.ops import Rng
 from plait.ops.fusing import Grid, histogram_of_grid, window_of_grid
-from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, window_count
+from plait.ops.magnitude import HIGH, LOW, histogram_high, histogram_low, magnitude_bits, window_count
 
 __all__ = ["MagnitudeThreshold", "Threshold", "magnitude_threshold"]
 
 _SMALL = 1 << 16
 _NARROW, _WIDE = 1 << 12, 1 << 20  # bit patterns that a window may span
 _COUNTERS = 1 << 23  # for all models together, more or less
+_SHIFT = (
+    6  # up to 2^6 bit patterns share a counter, where a window is wide: of bfloat16 numbers few differ by so little
+)
 _RUN = 1 << 10  # counters that are first added up together, where the threshold is looked for
 _SIGMAS = 4.5  # how far, in standard errors of the sample's quantile, a window reaches to each side: few are missed
 
@@ -40,13 +43,15 @@ class MagnitudeThreshold:
         self.found = np.where(density <= 0, np.inf, 0.0)
         self.stage = "all" if size <= _SMALL else "window"
         self.wide = False
-        self.width = _WIDE
+        self.width, self.shift = _WIDE, 0
         self.start_bits: dict[int, int] = dict.fromkeys(self.open, 0)
         self._reset()
 
     def _reset(self) -> None:
         self.kept: dict[int, list[Any]] = {i: [] for i in self.open}
         self.above = dict.fromkeys(self.open, 0)
+        self.loose = dict.fromkeys(self.open, 0)
+        """Of bit patterns that were counted together: in which bits they may differ."""
         self.counts: Any = None
         """`[k, width]`, where the stack lives."""
 
@@ -74,12 +79,14 @@ class MagnitudeThreshold:
             spans[i] = int(around[low]), int(around[high])
         width = max((high - low for low, high in spans.values()), default=0) + 2
         most = min(_WIDE, max(_NARROW, _COUNTERS // max(1, len(self.rank))))
-        if width > most:  # no window can be sure to hold it, as where few entries lie between many small and some large
-            self.stage = "high"
+        self.shift = next((shift for shift in range(_SHIFT + 1) if width >> shift <= most), _SHIFT + 1)
+        if self.shift > _SHIFT:  # as where few entries lie between many small and some large
+            self.stage, self.shift = "high", 0
             return
-        self.width = min(most, max(_NARROW, -(-width // _RUN) * _RUN))
+        self.width = min(most, max(_NARROW, -(-(width >> self.shift) // _RUN) * _RUN + _RUN * (self.shift > 0)))
         for i, (low, high) in spans.items():
-            self.start_bits[i] = max(0, (low + high) // 2 - self.width // 2)
+            start = max(0, (low + high) // 2 - (self.width << self.shift) // 2)
+            self.start_bits[i] = start >> self.shift << self.shift
 
     def _shown(self, sample: Array) -> Array | None:
         """Return what is seen in the place of the sample; None where that takes whole rows or tensors."""
@@ -120,11 +127,19 @@ class MagnitudeThreshold:
         counts = self._counters(flat)
         for i in self.open:
             if self.stage == "window":
-                self.above[i] += window_count(flat[i], self.start_bits[i], counts[i])
+                self._count_in_window(i, flat[i], counts[i])
             elif self.stage == "high":
                 histogram_high(flat[i], counts[i])
             else:
                 histogram_low(flat[i], self.start_bits[i] >> 16, counts[i])
+
+    def _count_in_window(self, i: int, entries: Array, counts: Any) -> None:
+        if self.shift:
+            bits = magnitude_bits(entries)
+            self.loose[i] |= int(((bits & (1 << self.shift) - 1) != 0).any())
+            coarse = bits >> self.shift  # in the same order
+            entries = coarse.view(np.float32) if isinstance(coarse, np.ndarray) else coarse.view(entries.dtype)
+        self.above[i] += window_count(entries, self.start_bits[i] >> self.shift, counts)
 
     def _counters(self, like: Any) -> Any:
         """Return this pass's counters, made where the stack lives."""
@@ -153,11 +168,13 @@ class MagnitudeThreshold:
             ]
             return histogram_of_grid(grid, code, np.array(high, np.int64), counts, has_base=has_base)
         low_bits = np.array([self.start_bits[i] if i in self.open else -1 for i in rows], np.int64)
-        above = np.zeros(models, np.int64)
-        finite = window_of_grid(grid, code, low_bits, counts, above, has_base=has_base)
+        above, loose = np.zeros(models, np.int64), np.zeros(models + 1, np.int64)
+        loose[models] = self.shift
+        finite = window_of_grid(grid, code, low_bits, counts, above, loose, has_base=has_base)
         for i in rows:
             if i in self.open:
                 self.above[i] += int(above[i - first])
+                self.loose[i] |= int(loose[i - first])
         return finite
 
     def join(self, other: MagnitudeThreshold) -> None:
@@ -166,6 +183,7 @@ class MagnitudeThreshold:
         for i in self.open:
             self.kept[i] += other.kept[i]
             self.above[i] += other.above[i]
+            self.loose[i] |= other.loose[i]
         if other.counts is not None:
             self.counts = other.counts if self.counts is None else self.counts + other.counts
 
@@ -186,16 +204,22 @@ class MagnitudeThreshold:
             self._reset()
         else:
             self.open = [i for i in self.open if not self._settled(i)]
-            self.stage = "high"
+            if not all(self.loose[i] for i in self.open):
+                self.stage = "high"
+            self.shift, self.width = 0, _NARROW  # where it is between patterns that were counted together
             self._reset()
         return bool(self.open)
 
     def _settled(self, i: int) -> bool:
-        """Find the threshold in the window, if it is there."""
+        """Find the threshold in the window, if it is there; `loose` stays set where that tells its neighbours, too."""
         position = _position(host(self.counts[i]), self.rank[i] - self.above[i])
         if position is None:
+            self.loose[i] = 0
             return False
-        self.found[i] = np.array([self.start_bits[i] + position], np.int32).view(np.float32)[0]
+        self.start_bits[i] += position << self.shift
+        if self.loose[i]:
+            return False
+        self.found[i] = np.array([self.start_bits[i]], np.int32).view(np.float32)[0]
         return True
 
     def _narrow(self, i: int) -> None:

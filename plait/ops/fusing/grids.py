@@ -148,15 +148,19 @@ def window_of_grid(
     low_bits: npt.NDArray[np.int64],
     counts: npt.NDArray[np.int64],
     above: npt.NDArray[np.int64],
+    loose: npt.NDArray[np.int64] | None = None,
     *,
     has_base: bool,
 ) -> list[bool]:
     """Count magnitudes as `window_count`, for every model: `low_bits` `[k]` (negative: leave out), `counts` `[k, width]`.
 
-    Adds what lies above each window to `above` `[k]`. Returns which rows are finite.
+    Adds what lies above each window to `above` `[k]`. With `loose` `[k + 1]`, each counter has 2^loose[k] bit patterns
+    (of which `low_bits` are multiples), and the bits in which those counted together may differ are set in the rest of
+    it. Returns which rows are finite.
     """
     room = empty((len(low_bits) + 1, PIECE), np.float32)
-    return _measured("window_run", grid, code, has_base, low_bits, counts, above, room)
+    loose = np.zeros(len(low_bits) + 1, np.int64) if loose is None else loose
+    return _measured("window_run", grid, code, has_base, low_bits, counts, above, loose, room)
 
 
 def histogram_of_grid(

@@ -59,9 +59,13 @@ def _load_all(kind: int, grid: Any, low: int, models: int, has_base: bool, base:
 
 
 @kernel
-def _tally(x: Any, size: int, first: Any, width: Any, counts: Any) -> int:
-    """Count where in the window each magnitude lies, sixteen at a time as few lie there; return how many lie above."""
-    above = 0
+def _tally(x: Any, size: int, first: Any, shift: Any, counts: Any) -> Any:
+    """Count where in the window each magnitude lies, sixteen at a time as few lie there.
+
+    Each counter has 2^shift bit patterns. Return how many lie above, and which of the lower bits some has within.
+    """
+    above, loose = 0, u32(0)
+    width = u32(u32(counts.size) << shift)
     whole = size - size % 16
     for j in range(0, whole, 16):
         both = window_masks(x, j, first, width)
@@ -69,30 +73,40 @@ def _tally(x: Any, size: int, first: Any, width: Any, counts: Any) -> int:
         inside = u32(both & u32(0xFFFF))
         while inside != 0:
             magnitude = u32(bits_of(x[j + trailing_zeros(inside)]) & u32(0x7FFFFFFF))
-            counts[u32(magnitude - first)] += 1
+            place = u32(magnitude - first)
+            counts[place >> shift] += 1
+            loose = u32(loose | place)
             inside = u32(inside & u32(inside - u32(1)))
     for j in range(whole, size):
         place = u32(u32(bits_of(x[j]) & u32(0x7FFFFFFF)) - first)
         if place < width:
-            counts[place] += 1
+            counts[place >> shift] += 1
+            loose = u32(loose | place)
         elif place < u32(0x80000000):
             above += 1
-    return above
+    return above, i64(loose & u32(u32(u32(1) << shift) - u32(1)))
 
 
 @kernel
-def window_run(kind: int, grid: Any, has_base: bool, low_bits: Any, counts: Any, above: Any, room: Any) -> Any:
-    """Count every model's magnitudes as `window_count` does: `[k]`, `[k, width]`, `[k]`; skipped where low_bits < 0."""
+def window_run(
+    kind: int, grid: Any, has_base: bool, low_bits: Any, counts: Any, above: Any, loose: Any, room: Any
+) -> Any:
+    """Count every model's magnitudes as `window_count` does: `[k]`, `[k, width]`, `[k]`; skipped where low_bits < 0.
+
+    `loose` `[k + 1]` has the shift, and before that gets the bits that were lost by it.
+    """
     models = low_bits.size
     stack, base = room[:models], room[models]
-    width = u32(counts.shape[1])
+    shift = u32(loose[models])
     mask = i64(0)
     for low in range(0, grid.shape[1], room.shape[1]):
         size = min(room.shape[1], grid.shape[1] - low)
         mask |= _load_all(kind, grid, low, models, has_base, base, stack, size)
         for i in range(models):
             if low_bits[i] >= 0:
-                above[i] += _tally(stack[i], size, u32(low_bits[i]), width, counts[i])
+                more, lost = _tally(stack[i], size, u32(low_bits[i]), shift, counts[i])
+                above[i] += more
+                loose[i] |= lost
     return mask
 
 
