@@ -114,13 +114,20 @@ def check_settings(header: Header, config: Mapping[str, Any], family: Family, so
         if key not in _FREE and config.get(key) is not None and not _same(config[key], value)
     ]
     lost += _layers(config, family)
-    turning, stated = {"partial_rotary_factor": 1.0, **rope([back])}, rope([config])
-    lost += [f"rope: {key} {value!r}" for key, value in stated.items() if not _same(value, turning.get(key))]
+    lost += _positions(back, config)
     if lost:
         raise CheckpointError(f"{source}: llama.cpp's {family.architecture} has no place for {'; '.join(lost)}.")
     if "sliding_window" not in back and _has_window(config):
         return [f"sliding_window {config['sliding_window']} is left out: llama.cpp attends to all of the text."]
     return []
+
+
+def _positions(back: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Tell which settings of rotary positions are lost; Llama 3's scaling is held against its factors when it is read."""
+    turning, stated = {"partial_rotary_factor": 1.0, **rope([back])}, rope([config])
+    if all((one["rope_scaling"] or {}).get("rope_type") == "llama3" for one in (turning, stated)):
+        stated = {key: stated[key] for key in stated if key not in {"rope_scaling", "original_max_position_embeddings"}}
+    return [f"rope: {key} {value!r}" for key, value in stated.items() if not _same(value, turning.get(key))]
 
 
 def _layers(config: Mapping[str, Any], family: Family) -> list[str]:

@@ -163,7 +163,7 @@ def _scores(texts: Sequence[str], kinds: Sequence[int], merges: Sequence[str]) -
     for number, merge in enumerate(merges):
         rank.setdefault(merge.replace(" ", "", 1), number)
     fixed = {UNUSED: _FILL_SCORE, CONTROL: _ADDED_SCORE, USER_DEFINED: _ADDED_SCORE}
-    found = (fixed.get(kind, -float(rank.get(text, 0))) for text, kind in zip(texts, kinds, strict=True))
+    found = (fixed.get(kind, float(-rank.get(text, 0))) for text, kind in zip(texts, kinds, strict=True))
     return tuple(found)
 
 

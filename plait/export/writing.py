@@ -18,6 +18,8 @@ from plait.errors import CheckpointError, OutputError
 from plait.export.settings import check_settings, settings_of
 from plait.export.tokens import Tokens, tokens_of
 from plait.export.weights import Tensor, constant, tensors_of
+from plait.hub.fetch import fetch
+from plait.hub.pieces import notes_on
 from plait.planning.side import template_of
 
 __all__ = ["TYPES", "Exported", "export_gguf"]
@@ -83,6 +85,7 @@ def export_gguf(
         size = _lay(writer, tensors, part)
         _fill(part, constants, 1)
         notes = check_settings(read_gguf_header(str(part)), config, family, opened.reference)
+        fetch(held.file for tensor in opened.tensors.values() for held in tensor.held)
         _fill(part, tensors[len(constants) :], threads)
         _check(part, opened, tensors)
         part.replace(target)
@@ -124,6 +127,8 @@ def _usual(opened: Checkpoint) -> str:
 
 def _default(opened: Checkpoint, kind: str) -> Path:
     folder = opened.path if opened.path.is_dir() else opened.path.parent
+    if notes_on(folder):  # a hub's: its cache is no place for outputs
+        return Path(f"{opened.reference.rpartition('/')[2]}-{kind.upper()}.gguf")
     return folder / f"{folder.name}-{kind.upper()}.gguf"
 
 
