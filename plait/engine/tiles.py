@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from plait.errors import MergeError, PlaitError
 from plait.methods import Method, find_method
 from plait.methods.measures import Measure
 from plait.ops import BLOCK, Rng, tile_scope, weighted_sum
-from plait.ops.fusing import Program, grid_can, rows_of_grid, summing
+from plait.ops.fusing import Program, grid_can, models_of_grid
 from plait.ops.scratch import empty
 from plait.planning.types import Plan, Source, Step
 
@@ -66,11 +65,6 @@ def blamed(step: Step) -> Iterator[None]:
     except Exception as error:
         what = f"{step.method or 'copying'} failed with {type(error).__name__}: {error}"
         raise MergeError(f"{step.name}: {what}") from error
-
-
-@cache
-def _as_they_are(k: int) -> Program | None:
-    return summing(lambda stack: stack, k)
 
 
 class Kept:
@@ -288,9 +282,8 @@ class Tiler:
         with tile_scope():
             raws = [self._gathered(source, spans, count) for source in inputs]
             batch = Batch(raws, [s.dtype for s in inputs], step.base is not None)
-            program = _as_they_are(len(step.sources)) if self._in_one_call(step, batch) else None
-            if program:
-                rows = rows_of_grid(program, np.stack(raws), batch.dtypes[0], 0, has_base=batch.has_base)
+            if self._in_one_call(step, batch):
+                rows = models_of_grid(np.stack(raws), batch.dtypes[0], has_base=batch.has_base)
                 if rows is not None:
                     return rows.copy()
             stack, _, finite = self.device.stack(batch, 0, count, wide=is_wide(step))

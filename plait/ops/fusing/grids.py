@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from plait.ops.fusing.kept import compiled
 from plait.ops.fusing.machine import Signature
-from plait.ops.fusing.program import Program
+from plait.ops.fusing.program import Program, summing
 from plait.ops.fusing.source import source
 from plait.ops.rng import Memory
 from plait.ops.scratch import empty
@@ -23,6 +23,7 @@ __all__ = [
     "grid_can",
     "histogram_of_grid",
     "merge_grid",
+    "models_of_grid",
     "rows_of_grid",
     "sums_of_grid",
     "window_of_grid",
@@ -32,6 +33,7 @@ Grid = npt.NDArray[np.uint8]
 _KINDS: dict[str, tuple[int, Any]] = {"BF16": (0, np.uint16), "F16": (1, np.uint16), "F32": (2, np.float32)}
 _MOST_ROWS = 60  # the measuring kernels answer with a bit for each
 _WORD = 0xFFFFFFFF
+_MOST_AT_ONCE = 8  # models whose products are all added up in one loop
 _BITS = 8  # drops whose results are noted in a byte
 PIECE = 1024  # entries that the measuring kernels decode at a time, in the first-level cache
 
@@ -85,7 +87,7 @@ def sums_of_grid(
     """
     elements = grid.view(_KINDS[code][1])
     blocks = np.empty((-(-elements.shape[1] // BLOCK), len(program.results)))
-    room = empty((len(program.results), BLOCK), np.float32), empty((LANES,), np.float64)
+    room = empty((len(program.results) * BLOCK,), np.float32), empty((LANES,), np.float64)
     which = "squares" if squared else "sums", code, has_base
     if memory is None or not 0 < len(program.keys) <= _BITS:
         return blocks if _run(program, which, elements, start, *room, blocks) else None
@@ -176,10 +178,27 @@ def histogram_of_grid(
 def gram_of_grid(grid: Grid, code: str, *, has_base: bool) -> tuple[npt.NDArray[np.float64], list[bool]]:
     """Return the `gram_blocks` of the grid's models (differences when there is a base), and which rows are finite."""
     models = len(grid) - has_base
-    columns = grid.shape[1] // np.dtype(_KINDS[code][1]).itemsize
-    blocks = np.empty((-(-columns // BLOCK), models * (models + 1) // 2))
-    room = empty((models + 1, BLOCK), np.float32), empty((LANES,), np.float64)
-    return blocks, _measured("gram_run", grid, code, has_base, *room, blocks)
+    elements = grid.view(_KINDS[code][1])
+    pairs = models * (models + 1) // 2
+    blocks = np.empty((-(-elements.shape[1] // BLOCK), pairs))
+    program = _as_they_are(models) if models <= _MOST_AT_ONCE else None
+    if program:
+        room = empty((models * BLOCK,), np.float32), empty((pairs * LANES,), np.float64)
+        if _run(program, ("gram", code, has_base), elements, 0, *room, blocks):
+            return blocks, [True] * len(grid)
+    floats = empty((models + 1, BLOCK), np.float32), empty((LANES,), np.float64)
+    return blocks, _measured("gram_run", grid, code, has_base, *floats, blocks)
+
+
+def models_of_grid(grid: Grid, code: str, *, has_base: bool) -> npt.NDArray[np.float32] | None:
+    """Return the models as float32 (differences when there is a base), `[k, n]`; None where `rows_of_grid` fails."""
+    program = _as_they_are(len(grid) - has_base)
+    return rows_of_grid(program, grid, code, 0, has_base=has_base) if program else None
+
+
+@cache
+def _as_they_are(models: int) -> Program | None:
+    return summing(lambda stack: stack, models)
 
 
 def _measured(name: str, grid: Grid, code: str, has_base: bool, *rest: npt.NDArray[Any]) -> list[bool]:

@@ -6,6 +6,7 @@ import re
 
 from plait.ops.fusing.machine import Signature
 from plait.ops.fusing.program import Program
+from plait.ops.sizes import BLOCK, LANES
 
 __all__ = ["source"]
 
@@ -13,7 +14,7 @@ _HEAD = '''"""Written by plait; may be deleted."""
 
 import numpy as np
 
-from plait.ops.on_cpu.blocks import dot, plain_sum
+from plait.ops.on_cpu.blocks import dot, fold, plain_sum
 from plait.ops.on_cpu.codec import half, half_code
 from plait.ops.on_cpu.elementwise import mix
 from plait.ops.on_cpu.exponential import exp_of, tanh_of
@@ -45,14 +46,14 @@ def source(program: Program, kind: str, code: str, has_base: bool, draws: str = 
 
     `grid` is `[rows, n]`, `words` uint32 `[m, 3]`: what random indices are mixed with and the last of the bits kept;
     `first` is the index of the first element, less 2^32 times its high word. `out` is `[n]`, for kind "rows" float32
-    `[results, n]`, or for the kinds "sums" and "squares" float64 `[blocks, results]`, before which these take room:
-    float32 `[results, BLOCK]` and float64 `[LANES]`. Where `draws` is "note", what the random drops keep is noted in
+    `[results, n]`, or float64 `[blocks, results]` for the kinds "sums" and "squares" and `[blocks, pairs]` for "gram",
+    before which these take room: float32 `[results * BLOCK]` and float64 `[LANES]`, or `[pairs * LANES]`. Where `draws` is "note", what the random drops keep is noted in
     `drawn`, uint8 `[n]` before all these, bit m being drop m's; where it is "look up", it is read there instead of drawn.
     """
     kept = _TYPES[code]
-    last = {"merge": (f"{kept}[1]",), "rows": ("float32[2]",)}.get(kind, ("float32[2]", "float64[1]", "float64[2]"))
+    last = {"merge": (f"{kept}[1]",), "rows": ("float32[2]",)}.get(kind, ("float32[1]", "float64[1]", "float64[2]"))
     signature = (f"{kept}[2]", "float32[1]", "uint32[2]", "uint32", *(["uint8[1]"] if draws else []), *last)
-    write = {"merge": _merge, "rows": _rows}.get(kind, _squares if kind == "squares" else _sums)
+    write = {"merge": _merge, "rows": _rows, "sums": _sums, "squares": _squares, "gram": _gram}[kind]
     takes = f"grid, numbers, words, first, {'drawn, ' if draws else ''}"
     constants = _lines(_constants(program, has_base=has_base), 4)
     return f"{_HEAD}def run({takes}{write(program, code, has_base, draws, constants)}", signature
@@ -83,26 +84,56 @@ def _rows(program: Program, code: str, has_base: bool, draws: str, constants: st
     )
 
 
+def _sums(program: Program, code: str, has_base: bool, draws: str, constants: str) -> str:
+    return _blocks(program, code, has_base, draws, constants, _each(program, "plain_sum({0}, lanes)"))
+
+
 def _squares(program: Program, code: str, has_base: bool, draws: str, constants: str) -> str:
-    return _sums(program, code, has_base, draws, constants, "dot(room[{0}, :size], room[{0}, :size], lanes)")
+    return _blocks(program, code, has_base, draws, constants, _each(program, "dot({0}, {0}, lanes)"))
 
 
-def _sums(
-    program: Program,
-    code: str,
-    has_base: bool,
-    draws: str,
-    constants: str,
-    each: str = "plain_sum(room[{0}, :size], lanes)",
-) -> str:
-    stores = [f"room[{r}, j] = {result}" for r, result in enumerate(program.results)]
+def _each(program: Program, sums: str) -> list[str]:
+    """Write what adds up each row of a block."""
+    rows = [f"room[{r * BLOCK} : {r * BLOCK} + size]" for r in range(len(program.results))]
+    return [f"blocks[block, {r}] = {sums.format(row)}" for r, row in enumerate(rows)]
+
+
+def _gram(program: Program, code: str, has_base: bool, draws: str, constants: str) -> str:
+    """Write what adds up all products of two rows at once, lane by lane as `plait.ops.on_cpu.blocks.dot`."""
+    rows = range(len(program.results))
+    pairs = [(i, j) for i in rows for j in rows[i:]]
+
+    def adding(steps: int) -> list[str]:
+        wide = [f"a{r}_{s} = f64(room[{r * BLOCK + s * LANES} + at + lane])" for r in rows for s in range(steps)]
+        terms = [" + ".join(f"a{i}_{s} * a{j}_{s}" for s in range(steps)) for i, j in pairs]
+        lanes = [f"lanes[{pair * LANES} + lane]" for pair in range(len(pairs))]
+        return [*wide, *(f"{lane} = {lane} + {term}" for lane, term in zip(lanes, terms, strict=True))]
+
+    sums = [
+        "for lane in range(lanes.size):",
+        "    lanes[lane] = 0.0",
+        f"whole = size - size % {4 * LANES}",
+        f"for at in range(0, whole, {4 * LANES}):",
+        f"    for lane in range({LANES}):",
+        *(f"        {line}" for line in adding(4)),
+        f"for at in range(whole, size, {LANES}):",
+        f"    for lane in range(min({LANES}, size - at)):",
+        *(f"        {line}" for line in adding(1)),
+        *(f"blocks[block, {p}] = fold(lanes[{p * LANES} : {(p + 1) * LANES}])" for p in range(len(pairs))),
+    ]
+    return _blocks(program, code, has_base, draws, constants, sums)
+
+
+def _blocks(program: Program, code: str, has_base: bool, draws: str, constants: str, sums: list[str]) -> str:
+    # One array with rows at known distances: else the compiler cannot tell that they do not overlap, and uses no vectors.
+    stores = [f"room[{r * BLOCK} + j] = {result}" for r, result in enumerate(program.results)]
     at = "low + j"
     loop = _lines([*_loads(program, code, has_base=has_base, at=at), *_body(program, draws, at), *stores], 12)
-    sums = _lines([f"blocks[block, {r}] = {each.format(r)}" for r in range(len(stores))], 8)
+    noting = f"        for j in range(size):\n{_lines(_noting(program, at), 12)}" if draws == "note" else ""
     return (
         f"room, lanes, blocks):\n{constants}"
-        f"    largest_in = u32(0)\n    for block in range(blocks.shape[0]):\n        low = block * room.shape[1]\n"
-        f"        size = min(room.shape[1], grid.shape[1] - low)\n        for j in range(size):\n{loop}{sums}"
+        f"    largest_in = u32(0)\n    for block in range(blocks.shape[0]):\n        low = block * {BLOCK}\n"
+        f"        size = min({BLOCK}, grid.shape[1] - low)\n{noting}        for j in range(size):\n{loop}{_lines(sums, 8)}"
         f"    return i64(1) if largest_in >= u32({_LARGE[code][1]}) else i64(0)\n"
     )
 
@@ -131,23 +162,32 @@ def _loads(program: Program, code: str, *, has_base: bool, at: str) -> list[str]
 
 
 def _body(program: Program, draws: str, at: str) -> list[str]:
-    """Write the program's lines, and before them what it draws."""
-    if not len(program.keys):
-        return list(program.lines)
-    drops = range(len(program.keys))
+    """Write the program's lines; what it draws in their place, unless it is noted."""
+    index, drawn = _draws(program, at)
+    if draws:
+        index, drawn = (
+            [f"noted = u32(drawn[{at}])"],
+            [f"u32(noted & u32({1 << m})) != u32(0)" for m in range(len(drawn))],
+        )
+    lines = [re.sub(r"random\((\d+)\)", lambda found: drawn[int(found[1])], line) for line in program.lines]
+    return [*index, *lines] if drawn else lines
+
+
+def _draws(program: Program, at: str) -> tuple[list[str], list[str]]:
+    """Write the random index at a place, and whether each drop keeps the entry there."""
     index = " + ".join(f"u32({part})" for part in at.split(" + "))
-    before = [f"index = u32(first + {index})"]
+    drops = range(len(program.keys))
     drawn = [f"u32(mix(u32(mix(u32(index ^ before{m})) ^ between{m}))) <= last{m}" for m in drops]
-    if draws == "look up":
-        before, drawn = [f"noted = u32(drawn[{at}])"], [f"u32(noted & u32({1 << m})) != u32(0)" for m in drops]
-    elif draws == "note":
-        before += [f"bit{m} = u32({1 << m}) if {drawn[m]} else u32(0)" for m in drops]
-        noted = "bit0"
-        for m in drops[1:]:
-            noted = f"u32({noted} | bit{m})"
-        before.append(f"drawn[{at}] = u8({noted})")
-        drawn = [f"bit{m} != u32(0)" for m in drops]
-    return [*before, *(re.sub(r"random\((\d+)\)", lambda found: drawn[int(found[1])], line) for line in program.lines)]
+    return [f"index = u32(first + {index})"], drawn
+
+
+def _noting(program: Program, at: str) -> list[str]:
+    """Write what notes at a place whatever is drawn there; in a loop by itself, which fills vectors with small numbers."""
+    index, drawn = _draws(program, at)
+    noted = "u32(0)"
+    for m, keeps in enumerate(drawn):
+        noted = f"u32({noted} | (u32({1 << m}) if {keeps} else u32(0)))"
+    return [*index, f"drawn[{at}] = u8({noted})"]
 
 
 def _lines(lines: list[str], indent: int) -> str:

@@ -15,6 +15,7 @@ __all__ = [
     "abs_sum",
     "abs_sum_blocks",
     "dot",
+    "fold",
     "gram_blocks",
     "histogram_high",
     "histogram_low",
@@ -27,7 +28,7 @@ u32 = np.uint32
 
 
 @kernel
-def _fold(lanes: Any) -> float:
+def fold(lanes: Any) -> float:
     """Add the upper half of the lanes to the lower half, until one is left."""
     half = LANES // 2
     while half > 0:
@@ -52,7 +53,7 @@ def dot(x: Any, y: Any, lanes: Any) -> float:
     for low in range(x.size - x.size % (4 * LANES), x.size, LANES):
         for lane in range(min(LANES, x.size - low)):
             lanes[lane] = lanes[lane] + f64(x[low + lane]) * f64(y[low + lane])
-    return _fold(lanes)
+    return fold(lanes)
 
 
 @kernel
@@ -70,7 +71,7 @@ def abs_sum(x: Any, lanes: Any) -> float:
     for low in range(x.size - x.size % (4 * LANES), x.size, LANES):
         for lane in range(min(LANES, x.size - low)):
             lanes[lane] = lanes[lane] + f64(abs(x[low + lane]))
-    return _fold(lanes)
+    return fold(lanes)
 
 
 @kernel
@@ -88,7 +89,7 @@ def plain_sum(x: Any, lanes: Any) -> float:
     for low in range(x.size - x.size % (4 * LANES), x.size, LANES):
         for lane in range(min(LANES, x.size - low)):
             lanes[lane] = lanes[lane] + f64(x[low + lane])
-    return _fold(lanes)
+    return fold(lanes)
 
 
 @kernel
