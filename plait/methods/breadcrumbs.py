@@ -31,34 +31,59 @@ from plait.ops.fusing import Grid
 __all__ = ["breadcrumbs", "breadcrumbs_ties"]
 
 
-class _Ends(MagnitudeThreshold):
-    """The least and the largest magnitude that is kept of each whole tensor, found in one pass: `[2, k]`."""
+class _Ends:
+    """The least and the largest magnitude that is kept of each whole tensor, found side by side: `[2, k]`."""
 
-    def __init__(self, share: np.ndarray[Any, Any], rank: np.ndarray[Any, Any], size: int) -> None:
-        """Take fractions `[2, k]`, and the ranks that stand for those between 0 and 1."""
-        super().__init__(share.reshape(-1), size)
-        self.rank = [int(r) for r in rank.reshape(-1)]
+    def __init__(self, ends: list[MagnitudeThreshold]) -> None:
+        self.ends = ends
 
-    def _shown(self, sample: Array) -> Array:
-        return np.concatenate([sample, sample])
+    def needed(self) -> bool:
+        """Whether an end has to be looked for."""
+        return any(end.needed() for end in self.ends)
 
-    def _count(self, rows: Array) -> None:
-        twice = np.concatenate([rows, rows]) if isinstance(rows, np.ndarray) else ops.stacked([*rows, *rows])
-        super()._count(twice)
+    def wants_sample(self) -> bool:
+        """Whether a sample helps an end."""
+        return any(end.wants_sample() for end in self.ends)
+
+    def prime(self, sample: Array) -> None:
+        """Show both the sample."""
+        for end in self._open():
+            end.prime(sample)
+
+    def _open(self) -> list[MagnitudeThreshold]:
+        return [end for end in self.ends if end.needed()]
+
+    def fork(self) -> _Ends:
+        """Return an empty copy at the same stage."""
+        return _Ends([end.fork() for end in self.ends])
+
+    def enter(self, parameters: Mapping[str, Any]) -> None:
+        """Do nothing: both look at the stack itself."""
+
+    def update(self, stack: Array, start: int, rng: Any) -> None:
+        """Count one tile's magnitudes for either."""
+        for end in self._open():
+            end.update(stack, start, rng)
 
     def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
-        """Count a batch's magnitudes for either end."""
-        if self.stage == "all":
-            return super().update_grid(grid, code, start, rng, has_base=has_base)
-        models, finite = len(self.rank) // 2, None
-        for first in (0, models):
-            if finite is None or any(first <= i < first + models for i in self.open):
-                finite = self._count_grid(grid, code, first, models, has_base=has_base)
-        return finite
+        """Count a batch's magnitudes for either; both can, or neither."""
+        finite = [end.update_grid(grid, code, start, rng, has_base=has_base) for end in self._open()]
+        return finite[0]
+
+    def join(self, other: _Ends) -> None:
+        """Add a fork's counts."""
+        for end, more in zip(self.ends, other.ends, strict=True):
+            end.join(more)
+
+    def finish_pass(self) -> bool:
+        """Settle what is known now; true when some is not."""
+        for end in self._open():
+            end.finish_pass()
+        return self.needed()
 
     def result(self) -> Array:
         """Return both: 0 and infinity where nothing is too small or too large."""
-        return super().result().reshape(2, -1)
+        return np.stack([end.result() for end in self.ends])
 
 
 def _ends(parameters: Mapping[str, Any], k: int, size: int) -> _Ends:  # noqa: ARG001 - a measure's signature
@@ -75,8 +100,11 @@ def _ends(parameters: Mapping[str, Any], k: int, size: int) -> _Ends:  # noqa: A
     # 0: nothing is too small; infinity: everything is
     least = np.where(wanted == 0, 0.0, np.where(last >= size, 1.0, least))
     largest = np.where((first == 1) | (wanted == 0), 0.0, largest)  # infinity: nothing is too large
-    share = np.stack([least, largest]) * (parameters["per"] != "row")
-    return _Ends(share, np.stack([last, first]), size)
+    whole = parameters["per"] != "row"
+    ends = [MagnitudeThreshold(share * whole, size) for share in (least, largest)]
+    for end, ranks in zip(ends, (last, first), strict=True):
+        end.rank = [int(rank) for rank in ranks]
+    return _Ends(ends)
 
 
 def _selected(deltas: Array, p: Mapping[str, Any]) -> Array:

@@ -19,7 +19,7 @@ __all__ = ["MagnitudeThreshold", "Threshold", "magnitude_threshold"]
 
 _SMALL = 1 << 16
 _NARROW, _WIDE = 1 << 12, 1 << 20  # bit patterns that a window may span
-_COUNTERS = 1 << 23  # for all models together, more or less
+_COUNTERS = 1 << 22  # for all models together, more or less
 _SHIFT = (
     6  # up to 2^6 bit patterns share a counter, where a window is wide: of bfloat16 numbers few differ by so little
 )
@@ -99,7 +99,7 @@ class MagnitudeThreshold:
 
     def fork(self) -> MagnitudeThreshold:
         """Return an empty copy at the same stage."""
-        other = object.__new__(type(self))
+        other = object.__new__(MagnitudeThreshold)
         other.__dict__.update(self.__dict__)
         other._reset()
         return other
@@ -157,24 +157,19 @@ class MagnitudeThreshold:
                 return None
             self._count(rows)
             return [True] * len(grid)
-        return self._count_grid(grid, code, 0, len(self.rank), has_base=has_base)
-
-    def _count_grid(self, grid: Grid, code: str, first: int, models: int, *, has_base: bool) -> list[bool] | None:
-        """Count the magnitudes of all models for the ranks from `first` on."""
-        rows, counts = range(first, first + models), self._counters(grid)[first : first + models]
+        rows, counts = range(len(self.rank)), self._counters(grid)
         if self.stage != "window":
             high = [
                 -2 if i not in self.open else -1 if self.stage == "high" else self.start_bits[i] >> 16 for i in rows
             ]
             return histogram_of_grid(grid, code, np.array(high, np.int64), counts, has_base=has_base)
         low_bits = np.array([self.start_bits[i] if i in self.open else -1 for i in rows], np.int64)
-        above, loose = np.zeros(models, np.int64), np.zeros(models + 1, np.int64)
-        loose[models] = self.shift
+        above, loose = np.zeros(len(rows), np.int64), np.zeros(len(rows) + 1, np.int64)
+        loose[-1] = self.shift
         finite = window_of_grid(grid, code, low_bits, counts, above, loose, has_base=has_base)
-        for i in rows:
-            if i in self.open:
-                self.above[i] += int(above[i - first])
-                self.loose[i] |= int(loose[i - first])
+        for i in self.open:
+            self.above[i] += int(above[i])
+            self.loose[i] |= int(loose[i])
         return finite
 
     def join(self, other: MagnitudeThreshold) -> None:
