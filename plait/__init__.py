@@ -11,21 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plait.adapters.report import Extraction
-    from plait.api import (
-        explain,
-        export_gguf,
-        extract,
-        inspect,
-        kinship,
-        load,
-        merge,
-        merge_tensors,
-        plan,
-        push,
-        tokens,
-    )
+    from plait.api import explain, export_gguf, extract, inspect, kinship, load, merge, merge_tensors, plan, tokens
     from plait.checkpoint.types import Checkpoint, StoredTensor
     from plait.engine.kinship import Kinship
+    from plait.engine.push import push
     from plait.engine.run import Event, MergeResult
     from plait.errors import ArgumentError, CheckpointError, MergeError, OutputError, PlaitError, RecipeError
     from plait.export.writing import Exported
@@ -45,7 +34,6 @@ _HOMES = {
         "merge",
         "merge_tensors",
         "plan",
-        "push",
         "tokens",
     ),
     "plait.checkpoint.types": ("Checkpoint", "StoredTensor"),
@@ -54,6 +42,7 @@ _HOMES = {
     "plait.export.writing": ("Exported",),
     "plait.errors": ("ArgumentError", "CheckpointError", "MergeError", "OutputError", "PlaitError", "RecipeError"),
     "plait.adapters.report": ("Extraction",),
+    "plait.engine.push": ("push",),
     "plait.hub.push": ("Pushed",),
     "plait.planning.types": ("Plan",),
 }

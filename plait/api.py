@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from plait.engine.kinship import Kinship
     from plait.engine.run import Event, MergeResult
     from plait.export import Exported
-    from plait.hub.push import Pushed
 
 __all__ = [
     "explain",
@@ -36,7 +35,6 @@ __all__ = [
     "merge",
     "merge_tensors",
     "plan",
-    "push",
     "tokens",
 ]
 
@@ -317,50 +315,6 @@ def export_gguf(
 def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def push(
-    folder: Path_,
-    repo: str,
-    *,
-    private: bool = False,
-    revision: str | None = None,
-    message: str | None = None,
-    any_folder: bool = False,
-    quiet: bool = True,
-) -> Pushed:
-    """Upload what plait wrote to a model repository of the hub, made where it is missing; resumed where it was cut.
-
-    Args:
-        folder: The output of `merge` or `extract`.
-        repo: `owner/name`.
-        private: Make the repository private; refused where it is there and public.
-        revision: The branch, made where it is missing; default main.
-        message: What the commit says.
-        any_folder: Do not ask whether plait wrote the folder and whether it is whole.
-        quiet: Draw no progress bars.
-
-    Returns: the address and the commit.
-
-    Raises:
-        OutputError: the folder is no finished output, or there is no token, or the name is none.
-        CheckpointError: the hub refuses, or cannot be reached.
-    """
-    from plait.engine.finished import check_finished
-    from plait.engine.journal import JOURNAL_NAME
-    from plait.hub.push import push_folder
-
-    place = Path(folder)
-    check_finished(place, any_folder=any_folder)
-    return push_folder(
-        place,
-        repo,
-        private=private,
-        revision=revision,
-        message=message or f"{place.resolve().name}, made by plait",
-        ignore=(JOURNAL_NAME, ".*", "*/.*"),
-        quiet=quiet,
-    )
 
 
 def load(checkpoint: Path_) -> dict[str, Any]:

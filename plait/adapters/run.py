@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,11 @@ from plait.engine.folder import check_output, make_folder, partial_folder, publi
 from plait.engine.journal import JOURNAL_NAME, Journal
 from plait.engine.run import Event
 from plait.engine.threads import run_on_threads
-from plait.errors import PlaitError
+from plait.errors import CheckpointError, PlaitError
 from plait.hub.library import is_hub_id
 from plait.ops.rng import rng_key
+from plait.recipe.references import parse_reference
+from plait.recipe.types import ModelRef
 from plait.structure import embedding_and_heads
 
 __all__ = ["extract_adapter"]
@@ -100,7 +102,8 @@ def extract_adapter(
 ) -> Extraction:
     """Make the adapter. See `plait.extract` for the arguments and errors."""
     began = time.monotonic()
-    opened = open_checkpoint(base), open_checkpoint(model)
+    named = _named(base)
+    opened = _opened(named), _opened(_named(model))
     choice = choose(*opened, include=include, exclude=exclude, save_embeddings=save_embeddings)
     check_output(out, [one.path for one in opened], overwrite=overwrite)
     _fetch(opened, on_event)
@@ -114,13 +117,27 @@ def extract_adapter(
         require_space(partial, sum(pair.model.nbytes for pair in plan.whole))
         turned = transposed(plan.linear, {name: tensor.shape for name, tensor in opened[0].tensors.items()})
         kept = _factored(plan.linear, turned, wanted, partial, reader, (seed, threads, memory), meter)
-        found = _Found(*opened, choice, plan, kept, turned, base_name or base)
+        found = _Found(*opened, choice, plan, kept, turned, base_name or (base if named.adapter else named.path))
+        found = found if base_name else replace(found, revision=named.revision)
         size = _write(partial, found, reader, meter)
         (partial / _SCRATCH).unlink()
         publish(partial, out, overwrite=overwrite)
         (out / JOURNAL_NAME).unlink()
     on_event(Event("done", str(out), meter.read, meter.written))
     return _extraction(out, found, size, time.monotonic() - began)
+
+
+def _named(reference: str) -> ModelRef:
+    try:
+        return parse_reference(reference)
+    except ValueError as error:
+        raise CheckpointError(f"{reference}: {error}.") from None
+
+
+def _opened(named: ModelRef) -> Checkpoint:
+    return open_checkpoint(
+        named.path, revision=named.revision, adapter=named.adapter, adapter_revision=named.adapter_revision
+    )
 
 
 def _fetch(opened: tuple[Checkpoint, ...], on_event: Callable[[Event], None]) -> None:
@@ -149,6 +166,8 @@ class _Found:
     kept: tuple[_Kept, ...]
     turned: frozenset[str]
     base_name: str
+    revision: str | None = None
+    """The base's, where it was named with one."""
 
 
 def _changed(choice: Choice, reader: FileReader, threads: int, meter: _Meter) -> set[str]:
@@ -236,6 +255,8 @@ def _write(partial: Path, found: _Found, reader: FileReader, meter: _Meter) -> i
         fan_in_fan_out=any(f"{module}.weight" in found.turned for module in ranks),
         ties=bool(tied),
     )
+    if found.revision:
+        config["revision"] = found.revision
     write_text(partial / CONFIG_NAME, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     names = [_neutral(reference) for reference in (found.base_name, found.model.reference)]
     rows = [one.rank for one in found.kept]

@@ -1,21 +1,63 @@
-"""Whether a folder is something that plait finished."""
+"""Uploading what plait wrote, and nothing that only looks like it."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from plait.checkpoint import open_checkpoint
 from plait.checkpoint.adapters import is_adapter, read_adapter
 from plait.engine.journal import JOURNAL_NAME
 from plait.errors import CheckpointError, OutputError
+from plait.hub.push import Pushed, push_folder
 from plait.output.lock import LOCK_NAME, read_lock
 
-__all__ = ["check_finished"]
+__all__ = ["push"]
 
 _OUT = "--any-folder pushes it all the same."
 
 
-def check_finished(folder: Path, *, any_folder: bool = False) -> None:
+def push(
+    folder: str | os.PathLike[str],
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    any_folder: bool = False,
+    quiet: bool = True,
+) -> Pushed:
+    """Upload what plait wrote to a model repository of the hub, made where it is missing; resumed where it was cut.
+
+    Args:
+        folder: The output of `merge` or `extract`.
+        repo: `owner/name`.
+        private: Make the repository private; refused where it is there and public.
+        revision: The branch, made where it is missing; default main.
+        message: What the commit says.
+        any_folder: Do not ask whether plait wrote the folder and whether it is whole.
+        quiet: Draw no progress bars.
+
+    Returns: the address and the commit.
+
+    Raises:
+        OutputError: the folder is no finished output, or there is no token, or the name is none.
+        CheckpointError: the hub refuses, or cannot be reached.
+    """
+    place = Path(folder)
+    _check_finished(place, any_folder=any_folder)
+    return push_folder(
+        place,
+        repo,
+        private=private,
+        revision=revision,
+        message=message or f"{place.resolve().name}, made by plait",
+        ignore=(JOURNAL_NAME, ".*", "*/.*"),
+        quiet=quiet,
+    )
+
+
+def _check_finished(folder: Path, *, any_folder: bool = False) -> None:
     """Refuse what is not a whole model or adapter that plait wrote (`any_folder`: only what is not there).
 
     Only headers are read.

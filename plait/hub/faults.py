@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from plait.errors import CheckpointError, PlaitError, did_you_mean
-from plait.hub.library import endpoint, library
+from plait.hub.library import cache_folder, endpoint, library
 
 __all__ = ["as_first_line", "hub_faults", "is_transient", "is_unreachable", "patiently", "status_of"]
 
@@ -119,6 +119,8 @@ def _told_by_status(error: BaseException, repo: str) -> str | None:
 
 def _told_of_a_cut(error: BaseException) -> str | None:
     if not _is_cut(error):
+        if isinstance(error, OSError) and error.strerror:
+            return f"{error.filename or cache_folder()}: {error.strerror}. HF_HUB_CACHE may name another cache"
         return None
     return (
         f"{endpoint()} cannot be reached: {type(error).__name__} ({as_first_line(error)}). Look at the network and at "

@@ -71,9 +71,9 @@ def open_snapshot(
         folder = repository_folder(repo) / "snapshots" / listing.commit
         if commits is not None:
             commits[name] = listing.commit
-        if listing.files:
-            _fetch_small(repo, listing, folder, small)
-            folder.mkdir(parents=True, exist_ok=True)
+        _fetch_small(repo, listing, folder, small)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
     here = {file.name for file in folder.iterdir()}
     away = {one: entry for one, entry in listing.files.items() if one not in here and "/" not in one}
     files = [PartialFile(str(folder / one), repo, listing.commit, entry) for one, entry in away.items()]

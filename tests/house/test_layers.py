@@ -42,8 +42,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "plait.planning", "plait.output", "plait.engine", "plait.engine.hashes",
     },
     # planning: which chat template a model has
-    "plait.export": {*FACTS, "plait.ops", "plait.structure", "plait.checkpoint", "plait.planning"},
-    "plait.api": {*FACTS, "plait.hub", "plait.export", "plait.adapters", "plait.recipe", "plait.checkpoint", "plait.planning", "plait.engine", "plait.output"},
+    "plait.export": {*FACTS, "plait.hub", "plait.ops", "plait.structure", "plait.checkpoint", "plait.planning"},
+    "plait.api": {*FACTS, "plait.export", "plait.adapters", "plait.recipe", "plait.checkpoint", "plait.planning", "plait.engine", "plait.output"},
     "plait.cli": {
         "plait", *FACTS, "plait.api", "plait.methods", "plait.checkpoint", "plait.planning", "plait.engine",
         "plait.adapters",

@@ -162,6 +162,14 @@ def test_a_hub_that_keeps_failing_is_told_of_and_what_came_is_kept(hub, pair, tm
     assert sum(file.stat().st_size for file in begun(tmp_path)) > 900_000
 
 
+def test_what_goes_by_xet_is_left_to_huggingface_hub(hub, pair, tmp_path, monkeypatch):
+    monkeypatch.setattr("plait.hub.fetch._by_xet", lambda _file: True)
+    events = []
+    merge(pair(), tmp_path / "out", on_event=events.append)
+    told = [event for event in events if event.kind == "download"]
+    assert told[-1].fetched == told[-1].to_fetch > 2 * 4 * BIG
+
+
 def test_the_lock_has_commits_and_a_merge_of_it_goes_back_to_them(hub, pair, write_llama, tmp_path):
     first = merge(pair("org/a", "org/b@main"), tmp_path / "first").path
     lock = json.loads((first / "plait.lock").read_text())
@@ -234,7 +242,9 @@ def test_other_commands_fetch_what_they_read(hub, pair, write_llama, tmp_path):
     hub.add("org/d", write_llama("d", 9, folder=tmp_path / "local"))
     found = api.kinship(["org/b", "org/d"], "org/a")
     assert found.matrix.shape == (2, 2)
-    made = api.extract("org/a", "org/c", tmp_path / "adapter", rank=1)
+    made = api.extract("org/a@main", "org/c", tmp_path / "adapter", rank=1)
+    config = json.loads((made.path / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/a", "main")
     assert (made.path / "adapter_model.safetensors").exists()
 
 

@@ -212,6 +212,31 @@ def test_a_file_of_another_length_than_listed_is_refused(hub):
     assert "but the hub sends a file of 77" in told("org/a")
 
 
+def test_an_empty_repository(hub):
+    hub.add("org/empty", {})
+    assert "no checkpoint in it" in told("org/empty")
+    hub.add("org/empty", {"model.gguf": b"GGUF", "notes.txt": b""})
+    assert "It has model.gguf, notes.txt" in told("org/empty")
+
+
+def test_a_cache_that_cannot_be_written_to(hub, tmp_path):
+    hub.add("org/a", sharded(1))
+    (tmp_path / "hf").write_text("")
+    message = told("org/a")
+    assert "HF_HUB_CACHE may name another cache" in message
+
+
+def test_without_huggingface_hub_folders_do_and_hub_names_say_what_is_missing(plait, write_llama, tmp_path):
+    write_llama("a", 0)
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['huggingface_hub'] = None\n")
+    done = plait("inspect", "a", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    done = plait("inspect", "org/a", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "names of the hub need the package huggingface_hub" in done.stderr
+    assert "pip install 'huggingface_hub>=0.26'" in done.stderr
+
+
 def test_a_folder_of_that_name_goes_first(hub, tmp_path):
     hub.add("org/a", sharded(1))
     (tmp_path / "org" / "a").mkdir(parents=True)
