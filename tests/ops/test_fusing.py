@@ -27,9 +27,9 @@ from plait.ops.fusing import (
     sums_of_grid,
     window_of_grid,
 )
-from plait.ops.fusing.grids import PIECE
 from plait.ops.fusing.program import MOST
 from plait.ops.rng import Memory
+from plait.ops.sizes import PIECE
 
 TYPES = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32}
 SIZES = [0, 1, 7, PIECE - 1, PIECE, PIECE + 1, ops.BLOCK, ops.BLOCK + 1, 2 * ops.BLOCK + 77]
@@ -270,14 +270,34 @@ def test_windows_in_one_call_are_counted_as_by_the_op(k, code, size, seed, has_b
     stack, _ = opened(grid, code, has_base=has_base)
     low_bits = np.full(k, int(magnitude.magnitude_bits(np.array([low], np.float32))[0]), np.int64)
     low_bits[seed % k] = -1 if k > 1 else low_bits[0]
-    counts, above = np.ones((k, width), np.int64), np.full(k, 5, np.int64)
-    assert window_of_grid(grid, code, low_bits, counts, above, has_base=has_base) == [True] * len(grid)
+    above, loose, counts = np.full(k, 5, np.int64), np.zeros(k, np.int64), np.ones((k, width), np.int64)
+    doubled = summing(lambda traced: traced + traced, k)
+    assert window_of_grid(doubled, grid, code, 0, low_bits, counts, above, loose, has_base=has_base)
+    assert not loose.any()
     for i in range(k):
         own, over = np.ones(width, np.int64), 5
         if low_bits[i] >= 0:
-            over += magnitude.window_count(stack[i], int(low_bits[i]), own)
+            over += magnitude.window_count(stack[i] + stack[i], int(low_bits[i]), own)
         assert (counts[i] == own).all()
         assert above[i] == over
+
+
+@pytest.mark.parametrize("size", [5, PIECE + 16])
+def test_bit_patterns_may_share_a_counter_and_it_is_told_whether_they_differ(size):
+    bits = (np.arange(3 * size).reshape(3, size) % 64 + 0x3F800000).astype(np.uint32)
+    bits[1] &= np.uint32(0xFFFFFFFC)
+    above, loose, counts = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros((3, 8), np.int64)
+    itself = summing(lambda traced: traced, 3)
+    low_bits = np.full(3, 0x3F800000 + 8, np.int64)
+    tables = low_bits, counts, above, loose
+    assert window_of_grid(itself, bits.view(np.uint8), "F32", 0, *tables, has_base=False, shift=2)
+    places = bits.astype(np.int64) - low_bits[0]
+    assert above.tolist() == (places >= 32).sum(axis=1).tolist()
+    for row, found, differ in zip(places, counts, loose, strict=True):
+        within = row[(row >= 0) & (row < 32)]
+        assert found.tolist() == np.bincount(within >> 2, minlength=8).tolist()
+        assert differ == np.bitwise_or.reduce(within & 3)
+    assert loose[2] == 3
 
 
 @shaped
@@ -286,13 +306,26 @@ def test_histograms_in_one_call_are_those_of_the_ops(code, has_base):
     stack, _ = opened(grid, code, has_base=has_base)
     middle = int(magnitude.magnitude_bits(np.array([0.5], np.float32))[0]) >> 16
     counts = np.zeros((4, 1 << 16), np.int64)
-    assert histogram_of_grid(grid, code, np.array([-1, middle, -2, 0]), counts, has_base=has_base) == [True] * len(grid)
+    itself = summing(lambda traced: traced, 4)
+    assert histogram_of_grid(itself, grid, code, 0, np.array([-1, middle, -2, 0]), counts, has_base=has_base)
     expected = np.zeros((4, 1 << 16), np.int64)
     magnitude.histogram_high(stack[0], expected[0, : magnitude.HIGH])
     magnitude.histogram_low(stack[1], middle, expected[1])
     magnitude.histogram_low(stack[3], 0, expected[3])
     assert (counts == expected).all()
     assert counts[1].any()
+
+
+@shaped
+def test_random_drops_are_counted_where_they_fall(code, has_base):
+    grid = make_grid(code, 3 + has_base, 3 * PIECE + 77, 3)
+    stack, _ = opened(grid, code, has_base=has_base)
+    program = summing(lambda traced: ops.drop(traced, D, Rng(KEYS)), 3)
+    above, counts = np.zeros((2, 3), np.int64), np.zeros((3, 1), np.int64)
+    start = 7 * PIECE
+    assert window_of_grid(program, grid, code, start, np.zeros(3, np.int64), counts, *above, has_base=has_base)
+    kept = np.count_nonzero(ops.drop(stack, D, Rng(KEYS, start)), axis=1)
+    assert above[0].tolist() == kept.tolist()
 
 
 @shaped
@@ -310,8 +343,11 @@ def test_what_is_not_finite_is_left_to_the_ops_and_told_row_by_row(code, has_bas
             assert not merge_grid(program, grid, code, 0, out, has_base=has_base)
             assert sums_of_grid(total, grid, code, 0, has_base=has_base) is None
             assert gram_of_grid(grid, code, has_base=has_base)[1] == expected
-            tables = np.zeros(3, np.int64), np.zeros((3, 8), np.int64), np.zeros(3, np.int64)
-            assert window_of_grid(grid, code, *tables, has_base=has_base) == expected
+            low, counts, above = np.zeros(3, np.int64), np.zeros((3, 1 << 16), np.int64), np.zeros((2, 3), np.int64)
+            assert not window_of_grid(total, grid, code, 0, low, counts, *above, has_base=has_base)
+            assert not histogram_of_grid(total, grid, code, 0, low - 1, counts, has_base=has_base)
+            assert not counts.any()  # nothing is counted of the pieces before it, either
+            assert not above.any()
 
 
 @pytest.mark.parametrize(("code", "most"), [("F16", 65504), ("BF16", 3.3895314e38)])

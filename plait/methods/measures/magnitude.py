@@ -37,20 +37,19 @@ class MagnitudeThreshold:
 
     def __init__(self, density: np.ndarray[Any, Any], size: int, seen: Seen | None = None) -> None:
         """Rank the stack's own entries, or what is `seen` in their place: one density for each row of it."""
-        self.density, self.size, self.seen = density, size, seen
+        self.density, self.size, self.seen = density, size, seen or Seen(_itself, {})
         self.rank = [max(1, math.floor(d * size)) for d in density.tolist()]
         self.open = [i for i, d in enumerate(density.tolist()) if 0 < d < 1 and size > 0]
         self.found = np.where(density <= 0, np.inf, 0.0)
         self.stage = "all" if size <= _SMALL else "window"
         self.wide = False
-        self.width, self.shift = _WIDE, 0
+        self.width, self.shift = _NARROW, 0
         self.start_bits: dict[int, int] = dict.fromkeys(self.open, 0)
         self._reset()
 
     def _reset(self) -> None:
         self.kept: dict[int, list[Any]] = {i: [] for i in self.open}
-        self.above = dict.fromkeys(self.open, 0)
-        self.loose = dict.fromkeys(self.open, 0)
+        self.above, self.loose = np.zeros((2, len(self.rank)), np.int64)
         """Of bit patterns that were counted together: in which bits they may differ."""
         self.counts: Any = None
         """`[k, width]`, where the stack lives."""
@@ -90,8 +89,6 @@ class MagnitudeThreshold:
 
     def _shown(self, sample: Array) -> Array | None:
         """Return what is seen in the place of the sample; None where that takes whole rows or tensors."""
-        if self.seen is None:
-            return sample
         try:
             return self.seen.rows(sample, Rng(np.zeros(len(sample), np.uint64)))
         except Exception:  # noqa: BLE001 - a method's own function may need its tensor's shape
@@ -106,12 +103,11 @@ class MagnitudeThreshold:
 
     def enter(self, parameters: Mapping[str, Any]) -> None:
         """Look with this tensor's numbers."""
-        if self.seen is not None:
-            self.seen = Seen(self.seen.of, parameters)
+        self.seen = self.seen.with_numbers(parameters if self.seen.parameters else {})
 
     def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
         """Count one tile's magnitudes."""
-        self._count(stack if self.seen is None else self.seen.rows(stack, rng))
+        self._count(self.seen.rows(stack, rng))
 
     def _count(self, rows: Array) -> None:
         if len(rows) != len(self.rank):
@@ -149,36 +145,34 @@ class MagnitudeThreshold:
         return self.counts
 
     def update_grid(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> list[bool] | None:
-        """Count a batch's magnitudes: of the stack where a window is being looked at, or of what can be written as a loop."""
-        if self.seen is not None or self.stage == "all":
-            seen = self.seen or Seen(lambda stack, _parameters, _rng: stack, {})
-            rows = seen.in_one_call(grid, code, start, rng, has_base=has_base)
-            if rows is None:
-                return None
-            self._count(rows)
-            return [True] * len(grid)
-        rows, counts = range(len(self.rank)), self._counters(grid)
-        if self.stage != "window":
-            high = [
-                -2 if i not in self.open else -1 if self.stage == "high" else self.start_bits[i] >> 16 for i in rows
-            ]
-            return histogram_of_grid(grid, code, np.array(high, np.int64), counts, has_base=has_base)
-        low_bits = np.array([self.start_bits[i] if i in self.open else -1 for i in rows], np.int64)
-        above, loose = np.zeros(len(rows), np.int64), np.zeros(len(rows) + 1, np.int64)
-        loose[-1] = self.shift
-        finite = window_of_grid(grid, code, low_bits, counts, above, loose, has_base=has_base)
-        for i in self.open:
-            self.above[i] += int(above[i])
-            self.loose[i] |= int(loose[i])
-        return finite
+        """Count a batch's magnitudes, where what is seen can be written as a loop."""
+        if self.stage == "all":
+            rows = self.seen.in_one_call(grid, code, start, rng, has_base=has_base)
+            if rows is not None:
+                self._count(rows)
+            return None if rows is None else [True] * len(grid)
+        program = self.seen.program(len(grid) - has_base, rng)
+        if program is None or len(program.results) != len(self.rank):
+            return None
+        counts = self._counters(grid)
+        if self.stage == "window":
+            tables = self._each(lambda i: self.start_bits[i], -1), counts, self.above, self.loose
+            done = window_of_grid(program, grid, code, start, *tables, has_base=has_base, shift=self.shift)
+        else:
+            high = self._each(lambda i: -1 if self.stage == "high" else self.start_bits[i] >> 16, -2)
+            done = histogram_of_grid(program, grid, code, start, high, counts, has_base=has_base)
+        return [True] * len(grid) if done else None
+
+    def _each(self, number: Callable[[int], int], settled: int) -> np.ndarray[Any, Any]:
+        return np.array([number(i) if i in self.open else settled for i in range(len(self.rank))], np.int64)
 
     def join(self, other: MagnitudeThreshold) -> None:
         """Add a fork's counts."""
         self.wide = self.wide or other.wide
+        self.above += other.above
+        self.loose |= other.loose
         for i in self.open:
             self.kept[i] += other.kept[i]
-            self.above[i] += other.above[i]
-            self.loose[i] |= other.loose[i]
         if other.counts is not None:
             self.counts = other.counts if self.counts is None else self.counts + other.counts
 
@@ -207,7 +201,7 @@ class MagnitudeThreshold:
 
     def _settled(self, i: int) -> bool:
         """Find the threshold in the window, if it is there; `loose` stays set where that tells its neighbours, too."""
-        position = _position(host(self.counts[i]), self.rank[i] - self.above[i])
+        position = _position(host(self.counts[i]), self.rank[i] - int(self.above[i]))
         if position is None:
             self.loose[i] = 0
             return False
@@ -246,6 +240,10 @@ def _position(counts: np.ndarray[Any, Any], rank: int) -> int | None:
     row = len(runs) - 1 - place
     within = run - 1 - int(np.searchsorted(np.cumsum(runs[row][::-1]), left))
     return row * run + within - (len(padded) - len(counts))
+
+
+def _itself(stack: Array, *_: Any) -> Array:
+    return stack
 
 
 def _itemsize(array: Any) -> int:

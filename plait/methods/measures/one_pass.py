@@ -43,7 +43,7 @@ class Sums:
 
     def enter(self, parameters: Mapping[str, Any]) -> None:
         """Look with this tensor's numbers."""
-        self.seen = Seen(self.seen.of, parameters)
+        self.seen = self.seen.with_numbers(parameters)
 
     def update(self, stack: Array, start: int, rng: Any) -> None:
         """Add the tile's blocks."""
@@ -98,7 +98,7 @@ class Extremes:
 
     def enter(self, parameters: Mapping[str, Any]) -> None:
         """Look with this tensor's numbers."""
-        self.seen = Seen(self.seen.of, parameters)
+        self.seen = self.seen.with_numbers(parameters)
 
     def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
         """Compare with the tile's."""

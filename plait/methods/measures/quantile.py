@@ -70,7 +70,7 @@ class Quantiles:
 
     def enter(self, parameters: Mapping[str, Any]) -> None:
         """Look with this tensor's numbers."""
-        self.seen = Seen(self.seen.of, parameters)
+        self.seen = self.seen.with_numbers(parameters)
 
     def update(self, stack: Array, start: int, rng: Any) -> None:  # noqa: ARG002 - the protocol's arguments
         """Count one tile's entries."""

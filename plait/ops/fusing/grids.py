@@ -15,7 +15,7 @@ from plait.ops.fusing.program import Program, summing
 from plait.ops.fusing.source import source
 from plait.ops.rng import Memory
 from plait.ops.scratch import empty
-from plait.ops.sizes import BLOCK, LANES
+from plait.ops.sizes import BLOCK, LANES, PIECE
 
 __all__ = [
     "Grid",
@@ -35,7 +35,6 @@ _MOST_ROWS = 60  # the measuring kernels answer with a bit for each
 _WORD = 0xFFFFFFFF
 _MOST_AT_ONCE = 8  # models whose products are all added up in one loop
 _BITS = 8  # drops whose results are noted in a byte
-PIECE = 1024  # entries that the measuring kernels decode at a time, in the first-level cache
 
 
 def grid_can(codes: set[str], rows: int) -> bool:
@@ -119,13 +118,18 @@ def rows_of_grid(
 def _run(
     program: Program, which: tuple[Any, ...], elements: npt.NDArray[Any], start: int, *out: npt.NDArray[Any]
 ) -> bool:
+    return _result(program, which, elements, start, *out) == 0
+
+
+def _result(program: Program, which: tuple[Any, ...], elements: npt.NDArray[Any], start: int, *rest: Any) -> int:
+    """Run a kernel: 0 where all is well. 1, and nothing is done, where random indices of two high words are needed."""
     high = start >> 32
     if len(program.keys) and (start + elements.shape[1]) >> 32 != high:
-        return False
+        return 1
     kernel = program.kernels.get(which)
     if kernel is None:
         kernel = program.kernels[which] = compiled(*source(program, *which))
-    return kernel(elements, program.numbers, _words(program, high), start & _WORD, *out) == 0
+    return kernel(elements, program.numbers, _words(program, high), start & _WORD, *rest)
 
 
 def _words(program: Program, high: int) -> npt.NDArray[np.uint32]:
@@ -145,34 +149,62 @@ def _mix(x: int) -> int:
 
 
 def window_of_grid(
+    program: Program,
     grid: Grid,
     code: str,
+    start: int,
     low_bits: npt.NDArray[np.int64],
     counts: npt.NDArray[np.int64],
     above: npt.NDArray[np.int64],
-    loose: npt.NDArray[np.int64] | None = None,
+    loose: npt.NDArray[np.int64],
     *,
     has_base: bool,
-) -> list[bool]:
-    """Count magnitudes as `window_count`, for every model: `low_bits` `[k]` (negative: leave out), `counts` `[k, width]`.
+    shift: int = 0,
+) -> bool:
+    """Count the magnitudes of a summing program's results as `window_count` does; nothing, and false, where `merge_grid` fails.
 
-    Adds what lies above each window to `above` `[k]`. With `loose` `[k + 1]`, each counter has 2^loose[k] bit patterns
-    (of which `low_bits` are multiples), and the bits in which those counted together may differ are set in the rest of
-    it. Returns which rows are finite.
+    `low_bits` is `[results]` (negative: leave that one out), `counts` `[results, width]`. Each counter has 2^shift bit
+    patterns, of which `low_bits` are multiples. What lies above each window is added to `above`, and the bits in which
+    those counted together may differ are set in `loose`, both `[results]`.
     """
-    room = empty((len(low_bits) + 1, PIECE), np.float32)
-    loose = np.zeros(len(low_bits) + 1, np.int64) if loose is None else loose
-    return _measured("window_run", grid, code, has_base, low_bits, counts, above, loose, room)
+
+    def counted(size: int, step: int) -> int:
+        tables = empty((len(program.results) * PIECE,), np.float32), shift, low_bits, counts, above, loose
+        return _result(program, ("window", code, has_base), elements, start, size, step, *tables)
+
+    elements = grid.view(_KINDS[code][1])
+    return _counted(elements.shape[1], counted)
 
 
 def histogram_of_grid(
-    grid: Grid, code: str, high: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], *, has_base: bool
-) -> list[bool]:
-    """Count magnitudes as `histogram_high` where `high` `[k]` is -1, as `histogram_low` where it is 0 or more.
+    program: Program,
+    grid: Grid,
+    code: str,
+    start: int,
+    high: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    *,
+    has_base: bool,
+) -> bool:
+    """Count as `histogram_high` where `high` `[results]` is -1, as `histogram_low` where it is 0 or more; else as `window_of_grid`.
 
-    `counts` is `[k, 2^16]`; a model whose `high` is below -1 is left out. Returns which rows are finite.
+    `counts` is `[results, width]`, as wide as these need; a result whose `high` is below -1 is left out.
     """
-    return _measured("histogram_run", grid, code, has_base, high, counts, empty((len(high) + 1, PIECE), np.float32))
+
+    def counted(size: int, step: int) -> int:
+        room = empty((len(program.results) * PIECE,), np.float32)
+        return _result(program, ("bins", code, has_base), elements, start, size, step, room, high, counts)
+
+    elements = grid.view(_KINDS[code][1])
+    return _counted(elements.shape[1], counted)
+
+
+def _counted(size: int, counted: Callable[[int, int], int]) -> bool:
+    """Count all; where that cannot be, take back what was counted up to there."""
+    done = counted(size, 1)
+    if done > 1:
+        counted(done - 1, -1)
+    return done == 0
 
 
 def gram_of_grid(grid: Grid, code: str, *, has_base: bool) -> tuple[npt.NDArray[np.float64], list[bool]]:

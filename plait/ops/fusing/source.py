@@ -6,7 +6,7 @@ import re
 
 from plait.ops.fusing.machine import Signature
 from plait.ops.fusing.program import Program
-from plait.ops.sizes import BLOCK, LANES
+from plait.ops.sizes import BLOCK, LANES, PIECE
 
 __all__ = ["source"]
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from plait.ops.on_cpu.blocks import dot, fold, plain_sum
 from plait.ops.on_cpu.codec import half, half_code
+from plait.ops.on_cpu.counting import count_all, count_window
 from plait.ops.on_cpu.elementwise import mix
 from plait.ops.on_cpu.exponential import exp_of, tanh_of
 from plait.ops.on_cpu.jit import bits_of, float_of
@@ -50,6 +51,8 @@ def source(program: Program, kind: str, code: str, has_base: bool, draws: str = 
     before which these take room: float32 `[results * BLOCK]` and float64 `[LANES]`, or `[pairs * LANES]`. Where `draws` is "note", what the random drops keep is noted in
     `drawn`, uint8 `[n]` before all these, bit m being drop m's; where it is "look up", it is read there instead of drawn.
     """
+    if kind in _COUNTING:
+        return _counting(program, kind, code, has_base=has_base)
     kept = _TYPES[code]
     last = {"merge": (f"{kept}[1]",), "rows": ("float32[2]",)}.get(kind, ("float32[1]", "float64[1]", "float64[2]"))
     signature = (f"{kept}[2]", "float32[1]", "uint32[2]", "uint32", *(["uint8[1]"] if draws else []), *last)
@@ -138,6 +141,58 @@ def _blocks(program: Program, code: str, has_base: bool, draws: str, constants: 
     )
 
 
+_COUNTING: dict[str, tuple[str, Signature, list[str]]] = {
+    "window": (
+        "shift, chosen, counts, above, loose",
+        ("int64", "int64[1]", "int64[2]", "int64[1]", "int64[1]"),
+        [
+            "if chosen[{0}] >= 0:",
+            "    more, lost = count_window(piece, u32(chosen[{0}]), u32(shift), step, counts[{0}])",
+            "    above[{0}] += step * more",
+            "    loose[{0}] |= lost",
+        ],
+    ),
+    "bins": (
+        "chosen, counts",
+        ("int64[1]", "int64[2]"),
+        ["if chosen[{0}] >= -1:", "    count_all(piece, chosen[{0}], step, counts[{0}])"],
+    ),
+}
+
+
+def _counting(program: Program, kind: str, code: str, *, has_base: bool) -> tuple[str, Signature]:
+    """Write `run(grid, numbers, words, first, size, step, room, …)`, which adds `step` for each magnitude of `size` elements.
+
+    They are added to `counts` int64 `[results, width]`; `room` is float32 `[results * PIECE]`. For "window" a result is
+    counted from the bits `chosen` int64 `[results]` on, with 2^shift bit patterns a counter; what lies above the window
+    is added to `above`, and the bits in which patterns counted together may differ are set in `loose`, both int64
+    `[results]`; a result is left out where `chosen` is negative. For "bins" that is what `count_all` has as `high`, and
+    a result is left out where it is below -1. Returns 0, or 1 more than how many elements were counted before it had to
+    stop. An index that may be negative is no plain index to Numba: so rows are cut first, and then walked from 0 on.
+    """
+    takes, types, count = _COUNTING[kind]
+    cut = [f"x{i}_piece = r{i}[low : low + length]" for i in range(program.models + has_base)]
+    stores = [f"room[{r * PIECE} + j] = {result}" for r, result in enumerate(program.results)]
+    loop = _lines(
+        [*_loads(program, code, has_base=has_base, at="j", row="x{}_piece"), *_body(program, "", "low + j"), *stores],
+        12,
+    )
+    counts = [
+        line.format(r)
+        for r in range(len(program.results))
+        for line in [f"piece = room[{r * PIECE} : {r * PIECE} + length]", *count]
+    ]
+    text = (
+        f"{_HEAD}def run(grid, numbers, words, first, size, step, room, {takes}):\n"
+        f"{_lines(_constants(program, has_base=has_base), 4)}"
+        f"    for low in range(0, size, {PIECE}):\n        length = min({PIECE}, size - low)\n{_lines(cut, 8)}"
+        f"        largest_in = u32(0)\n        for j in range(length):\n{loop}"
+        f"        if largest_in >= u32({_LARGE[code][1]}):\n            return i64(1) + low\n"
+        f"{_lines(counts, 8)}    return i64(0)\n"
+    )
+    return text, (f"{_TYPES[code]}[2]", "float32[1]", "uint32[2]", "uint32", "int64", "int64", "float32[1]", *types)
+
+
 def _constants(program: Program, *, has_base: bool) -> list[str]:
     lines = [f"r{i} = grid[{i}]" for i in range(program.models + has_base)]
     lines += [f"n{i} = numbers[{i}]" for i in range(len(program.numbers))]
@@ -146,7 +201,7 @@ def _constants(program: Program, *, has_base: bool) -> list[str]:
     return lines
 
 
-def _loads(program: Program, code: str, *, has_base: bool, at: str) -> list[str]:
+def _loads(program: Program, code: str, *, has_base: bool, at: str, row: str = "r{}") -> list[str]:
     """Decode every row, note the largest magnitude, subtract the base."""
     bits, value = _DECODE[code]
     mask = _LARGE[code][0]
@@ -154,7 +209,7 @@ def _loads(program: Program, code: str, *, has_base: bool, at: str) -> list[str]
     for i in [*([program.models] if has_base else []), *range(program.models)]:
         name = "base" if i == program.models else f"x{i}"
         lines += [
-            f"b{i} = {bits.format(f'r{i}[{at}]')}",
+            f"b{i} = {bits.format(f'{row.format(i)}[{at}]')}",
             f"largest_in = max(largest_in, u32(b{i} & u32({mask})))",
             f"{name} = {value.format(f'b{i}')}" + (" - base" if has_base and i < program.models else ""),
         ]
