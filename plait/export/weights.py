@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plait.checkpoint import Checkpoint, FileReader, StoredTensor
-from plait.checkpoint.gguf.families import Family, stems
+from plait.checkpoint.gguf.families import FLOAT32, Family, stems
 from plait.checkpoint.gguf.forms import interleaved
 from plait.checkpoint.gguf.header import gguf_package
 from plait.checkpoint.names import list_some
@@ -24,7 +24,6 @@ __all__ = ["Tensor", "Values", "constant", "tensors_of"]
 _EXPERT = re.compile(r"(.*\.experts\.)(\d+)(\..*)")
 _BUFFERS = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 _BAND = 1 << 18  # elements made at once
-_FLOAT32 = ("ffn_gate_inp", "ffn_gate_inp_shexp")  # routers
 Raw = npt.NDArray[np.uint8]
 
 
@@ -161,7 +160,7 @@ def _one(tensor: StoredTensor, own: str, family: Family, config: Mapping[str, An
     part = tensor.name.split(".")[-2]
     turned = int(config[heads[part]]) if family.permuted and part in heads else 0
     plus = 1.0 if family.shifted and tensor.name.endswith("norm.weight") else 0.0
-    whole = len(tensor.shape) == 1 or own.split(".")[-2] in _FLOAT32 or own.endswith("_norm.weight")
+    whole = len(tensor.shape) == 1 or own.split(".")[-2] in FLOAT32 or own.endswith("_norm.weight")
     return Tensor(own, "F32" if whole else _fitting(kind, tensor.shape), tensor.shape, (tensor,), turned, plus)
 
 

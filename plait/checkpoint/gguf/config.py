@@ -89,5 +89,6 @@ def _gemma(header: Header, family: Family, config: Mapping[str, Any]) -> dict[st
         if isinstance(pattern, np.ndarray):
             kinds = ["sliding_attention" if local else "full_attention" for local in pattern.tolist()]
             return found | {"layer_types": kinds}
-        return found | {"sliding_window_pattern": pattern, "rope_local_base_freq": 10000.0}
+        local = config.get("rope_local_base_freq", 10000.0)
+        return found | {"sliding_window_pattern": pattern, "rope_local_base_freq": local}
     return found

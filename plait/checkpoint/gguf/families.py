@@ -12,7 +12,7 @@ from typing import Any
 
 from plait.checkpoint.gguf.header import gguf_package
 
-__all__ = ["COMMON", "FAMILIES", "Family", "family_of_architecture", "family_of_model_type", "stems"]
+__all__ = ["COMMON", "FAMILIES", "FLOAT32", "Family", "family_of_architecture", "family_of_model_type", "stems"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ _QK_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 _GEMMA2 = (*_DENSE, "pre_feedforward_layernorm", "post_feedforward_layernorm")
 _FUSED = (*_NORMS, "self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
 _SHARED = ("mlp.shared_expert_gate", *(f"mlp.shared_expert.{name}_proj" for name in ("gate", "up", "down")))
+FLOAT32 = ("ffn_gate_inp", "ffn_gate_inp_shexp")
+"""Matrices that files keep in float32, whatever the others are: routers."""
 _CAPS = (("attn_logit_softcapping", "attn_logit_softcapping"), ("final_logit_softcapping", "final_logit_softcapping"))
 _WINDOW = ("sliding_window", "attention.sliding_window")
 _EXPERTS = (("num_experts_per_tok", "expert_used_count"),)

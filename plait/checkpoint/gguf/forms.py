@@ -72,7 +72,12 @@ class Rows:
 
     def _make(self, reader: FileReader, low: int, out: Floats) -> None:
         """Make rows as they are stored."""
+        from plait.ops.codec import CODES, decode  # Numba is needed only where weights are read
+
         raw = raw_of(reader, self.stored, low * self.row_bytes, len(out) * self.row_bytes)
+        if self.kind in CODES:
+            decode(raw, self.kind, out.reshape(-1))
+            return
         gguf = gguf_package()
         kind = gguf.GGMLQuantizationType[self.kind]
         with np.errstate(all="ignore"):  # what is not finite the engine tells, with the tensor's name

@@ -13,8 +13,9 @@ import numpy as np
 
 from plait.checkpoint.config import config_notes, read_config
 from plait.checkpoint.dequantise.bands import Dequantised, numbers
+from plait.checkpoint.dequantise.settings import plain_config, settings_of
 from plait.checkpoint.gguf.config import config_of
-from plait.checkpoint.gguf.families import FAMILIES, Family, family_of_architecture, stems
+from plait.checkpoint.gguf.families import FAMILIES, FLOAT32, Family, family_of_architecture, stems
 from plait.checkpoint.gguf.files import read_headers
 from plait.checkpoint.gguf.forms import Rows
 from plait.checkpoint.gguf.header import Header, Packed, gguf_package
@@ -49,10 +50,10 @@ def open_gguf(file: Path, path: Path, written: str) -> Checkpoint:
     tensors = {tensor.name: tensor for tensor in header.tensors}
     if "token_embd.weight" not in tensors:
         raise CheckpointError(f"{file}: it has no token_embd.weight; a whole language model was expected.")
-    main = _main_type(header.tensors)
+    beside = plain_config(read_config(str(file.parent)))
+    main = _main_type(header.tensors, settings_of(beside).dtype)
     with FileReader() as reader:
         config = config_of(header, family, tensors, DTYPES[main].name, lambda packed: numbers(reader, _raw(packed)))
-    beside = read_config(str(file.parent))
     differs = "" if beside is None else _difference(beside, config)
     view = _View(header, family, config, main)
     view.add_all()
@@ -69,7 +70,7 @@ def open_gguf(file: Path, path: Path, written: str) -> Checkpoint:
         reference=written,
         tensors=in_natural_order(view.made),
         config=used,
-        notes=(*notes, *config_notes(used)),
+        notes=(*notes, *config_notes(dict(used))),
         left_out=dict.fromkeys((name for name in ROPE_TENSORS if name in tensors), "in config.json, as rope scaling"),
     )
     return _with_tokenizer(opened, header)
@@ -97,12 +98,12 @@ def _family(header: Header) -> Family:
     return family
 
 
-def _main_type(tensors: tuple[Packed, ...]) -> str:
-    """Find the element type that the checkpoint had: that of most weights; bfloat16 for quantised ones."""
+def _main_type(tensors: tuple[Packed, ...], stated: str) -> str:
+    """Find the element type that the checkpoint had: that of most weights; for quantised ones, what is stated."""
     sizes: Counter[str] = Counter()
     for tensor in tensors:
         if len(tensor.shape) > 1:
-            sizes[tensor.kind if tensor.kind in _PLAIN else "BF16"] += prod(tensor.shape)
+            sizes[tensor.kind if tensor.kind in _PLAIN else stated] += prod(tensor.shape)
     return sizes.most_common(1)[0][0] if sizes else "F32"
 
 
@@ -167,8 +168,9 @@ class _View:
         minus = 1.0 if self.family.shifted and name.endswith("norm.weight") else 0.0
         if name.endswith("shared_expert_gate.weight") and len(shape) == 1:
             shape = (1, *shape)
-        # The converter makes every norm and bias float32, whatever they were.
-        native = self.main if packed.kind not in _PLAIN or (packed.kind == "F32" and len(packed.shape) == 1) else None
+        # Files keep norms, biases and routers in float32, whatever they were.
+        widened = packed.kind == "F32" and (len(packed.shape) == 1 or packed.name.split(".")[-2] in FLOAT32)
+        native = self.main if widened or packed.kind not in _PLAIN else None
         if packed.kind in _PLAIN and not heads and not minus:
             return StoredTensor(name, packed.kind, shape, packed.file, offset, native=native)
         stored = StoredTensor(packed.name, "U8", (size,), packed.file, offset)
