@@ -76,6 +76,28 @@ def test_a_forward_pass_through_the_adapter(hf, base, adapter, merge, logits, tm
     np.testing.assert_allclose(logits(out), wanted, atol=1e-4)
 
 
+def test_every_module_has_a_bias_of_b_where_one_has(adapter, merge):
+    adapter("one", 1, lora_bias=True), adapter("two", 2, target_modules=["up_proj"])
+    found = load_file(merge(recipe(["one", "two"])).path / "adapter_model.safetensors")
+    biases = {name: tensor for name, tensor in found.items() if name.endswith("lora_B.bias")}
+    assert len(biases) == len(found) / 3
+    assert all(tensor.any() == ("up_proj" not in name) for name, tensor in biases.items())
+
+
+def test_a_bias_outlives_factors_that_cancel(hf, base, adapter, merge):
+    one, two = adapter("one", 1, lora_bias=True), adapter("two", 1, lora_bias=True)
+    tensors = load_file(two / "adapter_model.safetensors")
+    save_file({k: 3 * v if "bias" in k else v for k, v in tensors.items()}, two / "adapter_model.safetensors")
+    said = recipe(["one", "two"], "task_arithmetic", {"rank": 4})
+    for given, weight in zip(said["models"], [1, -1], strict=True):
+        given["parameters"]["weight"] = weight
+    found, first = loaded(hf, base(), merge(said).path), loaded(hf, base(), one)
+    start = {name: tensor.double().numpy() for name, tensor in base().state_dict().items()}
+    for name in found:
+        wanted = start[name] - 2 * (first[name] - start[name]) if name.endswith("bias") else start[name]
+        np.testing.assert_allclose(found[name], wanted, atol=1e-6)
+
+
 def test_ranks_that_differ_by_module_are_told_to_peft(hf, base, adapter, merge):
     folders = [adapter("one", 1, layers_to_transform=[0]), adapter("two", 2, r=3)]
     made = merge(recipe(["one", "two"]))
@@ -134,6 +156,14 @@ class TestSavedWhole:
         folders = [adapter("one", 1), adapter("two", 2, modules_to_save=["lm_head"])]
         made = merge(recipe(["one", "two"], base_model=str(models("llama")[0])))
         same(loaded(hf, base(), made.path), mean_of(hf, base, folders))
+
+    def test_the_base_is_no_adapter_to_be_averaged(self, hf, base, adapter, merge, models):
+        settings = {"modules_to_save": ["lm_head"]}
+        folders = [adapter("one", 1, **settings), adapter("two", 2, **settings)]
+        said = {"models": [{"model": "one"}, {"model": "two"}], "merge_method": "linear", "adapter": {"exact": True}}
+        made = merge(said | {"parameters": {"weight": 1}, "base_model": str(models("llama")[0])})
+        one, two = (loaded(hf, base(), folder) for folder in folders)
+        same(loaded(hf, base(), made.path), {name: (one[name] + two[name]) / 2 for name in one})
 
     def test_strict_refuses_to_copy(self, adapter, merge):
         adapter("one", 1), adapter("two", 2, modules_to_save=["lm_head"])

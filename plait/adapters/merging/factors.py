@@ -16,6 +16,8 @@ __all__ = ["Made", "beside", "best"]
 
 _NOISE = 2.0**-23
 """Singular values below this share of the largest are rounding of the float32 core."""
+_CANCELLED = 2.0**-44
+"""Those below this share of the adapters' own numbers are what is left where changes cancel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ def best(space: Space, core: Matrix, wanted: Wanted | None) -> Made:
     the nearest matrix of that rank (Eckart and Young). Each factor has the roots of the singular values.
     """
     turned, values, other = np.linalg.svd(core)
-    values = values[values > _NOISE * values[0]] if len(values) else values
+    floor = max(_NOISE * values.max(initial=0.0), _CANCELLED * np.abs(space.cores).max(initial=0.0))
+    values = values[values > floor]
     squares, total = np.square(values), float(np.square(core).sum())
     enough = len(values) if wanted is None or total == 0 else wanted.enough(squares, float(squares.sum()))
     rank = len(values) if enough is None else enough
