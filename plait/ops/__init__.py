@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plait.ops.entries import exp, maximum, median, minimum, sign, sqrt, stacked, tanh, where
-from plait.ops.last_axis import keep_of_each, ranks, row_norm, row_sum
+from plait.ops.last_axis import keep_of_each, ranks, row_divergence, row_norm, row_sum
 from plait.ops.ranked import drop_ranked
 from plait.ops.rng import Rng, rng_key
 from plait.ops.rows import gram_of_rows, weighted_rows
@@ -47,6 +47,7 @@ __all__ = [
     "minimum",
     "ranks",
     "rng_key",
+    "row_divergence",
     "row_norm",
     "row_sum",
     "scale",

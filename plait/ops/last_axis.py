@@ -6,7 +6,7 @@ import numpy as np
 
 from plait.ops.sides import Array, side
 
-__all__ = ["keep_of_each", "ranks", "row_norm", "row_sum"]
+__all__ = ["keep_of_each", "ranks", "row_divergence", "row_norm", "row_sum"]
 
 Whole = int | np.integer
 
@@ -34,6 +34,23 @@ def row_norm(x: Array) -> Array:
            [0.]])
     """
     return side(x).row_norm(x)
+
+
+def row_divergence(x: Array, y: Array) -> Array:
+    """Take, row by row, the Kullback-Leibler divergence of softmax(x) from softmax(y). Two `[…, columns]` -> `[…, 1]`.
+
+    Σ pⱼ (xⱼ − yⱼ) − log Σ e^xⱼ + log Σ e^yⱼ with p = softmax(x), in float64 with the sums of `row_sum`; rounded once, to
+    the dtype of x. A row shifted as a whole has no divergence.
+
+    >>> row_divergence(np.array([[1.0, 1.0], [1.0, 2.0]]), np.array([[5.0, 5.0], [2.0, 1.0]])).round(6)
+    array([[0.      ],
+           [0.462117]])
+    """
+    top, total = side(x, y).softmax_sums(x, y)  # `[…, 2]`, `[…, 3]`
+    with np.errstate(all="ignore"):  # of rows that are not finite, nothing is
+        logs = top[..., 0] - top[..., 1] + np.log(total[..., 0] / total[..., 1])
+        found = (total[..., 2] / total[..., 0] - logs)[..., None]
+    return found.astype(x.dtype) if isinstance(x, np.ndarray) else x.new_tensor(found)
 
 
 def ranks(x: Array) -> Array:

@@ -15,7 +15,7 @@ from plait.planning.types import Source
 STAGES = {
     "element": {"merge_method": "linear", "parameters": {"weight": 0.5}},
     "row": {"merge_method": "model_stock", "base_model": "base", "parameters": {"filter_wise": True}},
-    "matrix": {"merge_method": "arcee_fusion", "base_model": "a"},
+    "matrix": {"merge_method": "widen", "base_model": "a"},
     "span": {"merge_method": "karcher"},
     "random": {"merge_method": "dare_ties", "base_model": "base", "parameters": {"weight": 0.5, "density": 0.5}},
     "measured": {"merge_method": "ties", "base_model": "base", "parameters": {"weight": 0.5, "density": 0.5}},
@@ -28,7 +28,7 @@ STAGES = {
 LAST = {
     "element": {"merge_method": "linear", "parameters": {"weight": 0.5}},
     "span": {"merge_method": "karcher"},
-    "matrix": {"merge_method": "arcee_fusion", "base_model": "b"},
+    "matrix": {"merge_method": "widen", "base_model": "b"},
     "row": {"merge_method": "model_stock", "base_model": "base", "parameters": {"filter_wise": True}},
     "whole model": {
         "merge_method": "ties",

@@ -146,3 +146,31 @@ def test_strided_inputs_are_taken_as_what_they_say():
     for op in (ops.ranks, ops.row_sum, ops.row_norm, lambda v: ops.keep_of_each(v, 1, 2)):
         for view in (wide[:, :, ::2], wide.transpose(0, 2, 1)):
             assert op(view).tobytes() == op(view.copy()).tobytes()
+
+
+@pytest.mark.parametrize("columns", [1, 5, 70, 5000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_divergence_of_rows(dtype, columns):
+    random = np.random.default_rng(columns)
+    x = (3 * random.standard_normal((2, 3, columns))).astype(dtype)
+    y = (x + random.standard_normal(x.shape)).astype(dtype)
+    p, q = (np.exp(each.astype(np.longdouble)) for each in (x, y))
+    p, q = (each / each.sum(axis=-1, keepdims=True) for each in (p, q))
+    expected = (p * np.log(p / q)).sum(axis=-1, keepdims=True)
+    result = on_both(ops.row_divergence, x, y)
+    np.testing.assert_allclose(result, expected.astype(dtype), rtol=3e-7 if dtype == np.float32 else 1e-13, atol=1e-15)
+
+
+def test_divergence_of_extreme_rows():
+    """Neither sum overflows or vanishes; a row that is shifted as a whole has none."""
+    x = np.array([[1000.0, 1000.0], [0.0, -1000.0], [3.0, 4.0], [-900.0, -901.0]])
+    y = np.array([[1000.0, 1000.0], [0.0, -1000.0], [1003.0, 1004.0], [900.0, 901.0]])
+    result = on_both(ops.row_divergence, x, y)
+    np.testing.assert_allclose(result[:, 0], [0, 0, 0, np.tanh(0.5)], atol=1e-12)
+
+
+@SIDES
+def test_divergence_is_of_rows_alike(convert):
+    for other in (np.ones((2, 4)), np.ones((2, 3), np.float32)):
+        with pytest.raises(ValueError, match="rows of one length and type"):
+            ops.row_divergence(convert(np.ones((2, 3))), convert(other))

@@ -13,7 +13,7 @@ import numpy as np
 from plait.ops.on_cpu import blocks, codec, elementwise
 from plait.ops.on_cpu.entries import maximum, median, minimum, sign, sqrt, stacked, where
 from plait.ops.on_cpu.exponential import exp, tanh
-from plait.ops.on_cpu.last_axis import keep_of_each, ranks, row_norm, row_sum
+from plait.ops.on_cpu.last_axis import keep_of_each, ranks, row_norm, row_sum, softmax_sums
 from plait.ops.on_cpu.ranked import drop_ranked
 from plait.ops.on_cpu.rows import gram_of_rows, weighted_rows
 from plait.ops.on_cpu.shapes import Array, flat_of, like, per_model, plain, rows_of
@@ -49,6 +49,7 @@ __all__ = [
     "row_sum",
     "scale",
     "sign",
+    "softmax_sums",
     "sqrt",
     "stacked",
     "subtract",

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from plait.ops.on_cpu.blocks import BLOCK, LANES, dot
+from plait.ops.on_cpu.blocks import BLOCK, LANES, dot, plain_sum
+from plait.ops.on_cpu.exponential import exp_of
 from plait.ops.on_cpu.jit import kernel
 from plait.ops.on_cpu.shapes import Array, flat_of, like
 from plait.ops.scratch import empty
 
-__all__ = ["keep_of_each", "ranks", "room_to_sort", "row_norm", "row_sum", "write_ranks"]
+__all__ = ["keep_of_each", "ranks", "room_to_sort", "row_norm", "row_sum", "softmax_sums", "write_ranks"]
 
 i64 = np.int64
 
@@ -58,6 +59,40 @@ def row_norm(x: Array) -> Array:
     lines, out = _lines(x), like((*x.shape[:-1], 1), x)
     _row_norms(lines, np.empty(LANES), out.reshape(-1))
     return out
+
+
+@kernel
+def _softmax_sums(x: Any, y: Any, room: Any, lanes: Any, top: Any, total: Any) -> None:
+    """`[rows, columns]` twice, float64 room `[3, BLOCK]` and `[LANES]` -> `[rows, 2]`, `[rows, 3]`."""
+    first, second, difference = room[0], room[1], room[2]
+    for row in range(x.shape[0]):
+        a, b = x[row], y[row]
+        most, other = a[0], b[0]
+        for j in range(a.size):
+            most, other = max(most, a[j]), max(other, b[j])
+        top[row, 0], top[row, 1] = most, other
+        total[row, 0] = total[row, 1] = total[row, 2] = 0.0
+        for low in range(0, a.size, BLOCK):
+            size = min(BLOCK, a.size - low)
+            for j in range(size):
+                first[j] = exp_of(np.float64(a[low + j]) - top[row, 0])
+            for j in range(size):
+                second[j] = exp_of(np.float64(b[low + j]) - top[row, 1])
+            for j in range(size):
+                difference[j] = np.float64(a[low + j]) - np.float64(b[low + j])
+            total[row, 0] += plain_sum(first[:size], lanes)
+            total[row, 1] += plain_sum(second[:size], lanes)
+            total[row, 2] += dot(first[:size], difference[:size], lanes)
+
+
+def softmax_sums(x: Array, y: Array) -> tuple[Array, Array]:
+    """Return each row's greatest entries, and Σ e^x, Σ e^y and Σ e^x (x - y), with these taken from x and y in exponents."""
+    lines, others = _lines(x), _lines(y)
+    if lines.shape != others.shape or lines.dtype != others.dtype or lines.shape[1] == 0:
+        raise ValueError(f"rows of one length and type are compared, not {list(x.shape)} and {list(y.shape)}")
+    top, total = empty((len(lines), 2), np.float64), empty((len(lines), 3), np.float64)
+    _softmax_sums(lines, others, empty((3, BLOCK), np.float64), empty((LANES,), np.float64), top, total)
+    return top.reshape(*x.shape[:-1], 2), total.reshape(*x.shape[:-1], 3)
 
 
 @kernel

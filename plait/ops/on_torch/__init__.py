@@ -20,7 +20,7 @@ from plait.ops.on_torch.blocks import (
 )
 from plait.ops.on_torch.codec import decode, encode
 from plait.ops.on_torch.entries import exp, maximum, median, minimum, sign, sqrt, stacked, tanh, where
-from plait.ops.on_torch.last_axis import keep_of_each, ranks, row_norm, row_sum
+from plait.ops.on_torch.last_axis import keep_of_each, ranks, row_norm, row_sum, softmax_sums
 from plait.ops.on_torch.ranked import drop_ranked
 from plait.ops.on_torch.rows import gram_of_rows, weighted_rows
 from plait.ops.on_torch.shapes import check, check_stack, per_model, plain, zero_of
@@ -55,6 +55,7 @@ __all__ = [
     "row_sum",
     "scale",
     "sign",
+    "softmax_sums",
     "sqrt",
     "stacked",
     "subtract",

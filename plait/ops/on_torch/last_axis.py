@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from plait.ops.on_torch.blocks import BLOCK, LANES, fold
+from plait.ops.on_torch.entries import exp
 from plait.ops.on_torch.roots import sqrt
 from plait.ops.on_torch.shapes import check
 
-__all__ = ["keep_of_each", "ranks", "row_norm", "row_sum"]
+__all__ = ["keep_of_each", "ranks", "row_norm", "row_sum", "softmax_sums"]
 
 
 def _check_rows(x: Any) -> None:
@@ -50,6 +51,18 @@ def row_norm(x: Any) -> Any:
     some = total > 0
     root = sqrt(torch.where(some, total, 1.0))  # so that no gradient is 0/0
     return torch.where(some, root, 0.0).to(x.dtype)
+
+
+def softmax_sums(x: Any, y: Any) -> tuple[Any, Any]:
+    """See plait.ops.on_cpu.last_axis; on the host, as numpy goes on with it."""
+    _check_rows(x)
+    if x.shape != y.shape or x.dtype != y.dtype or x.shape[-1] == 0:
+        raise ValueError(f"rows of one length and type are compared, not {list(x.shape)} and {list(y.shape)}")
+    pair = [each.detach().to(torch.float64) for each in (x, y)]
+    tops = [each.amax(dim=-1, keepdim=True) for each in pair]
+    first, second = (exp(each - top) for each, top in zip(pair, tops, strict=True))
+    sums = [_sums(first), _sums(second), _sums(first * (pair[0] - pair[1]))]
+    return torch.cat(tops, dim=-1).cpu().numpy(), torch.cat(sums, dim=-1).cpu().numpy()
 
 
 def ranks(x: Any) -> Any:
