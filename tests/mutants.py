@@ -34,6 +34,7 @@ class Mutant:
 ENTRIES, AXIS = "tests/ops/test_entries.py", "tests/ops/test_last_axis.py"
 ELEMENTWISE, RNG = "tests/ops/test_elementwise.py", "tests/ops/test_rng.py"
 GOLDEN = "tests/methods/test_golden.py -k "
+GGUF = "checkpoint/gguf/"
 CPU, TORCH = "ops/on_cpu/", "ops/on_torch/"
 
 MUTANTS = [
@@ -86,6 +87,14 @@ MUTANTS = [
     Mutant("methods/della.py", "ops.ranks(deltas) * (2 /", "ops.ranks(deltas) * (1 /", f"{GOLDEN}della"),
     Mutant("methods/breadcrumbs.py", "(rank < end)", "(rank <= end)", f"{GOLDEN}breadcrumbs"),
     Mutant("methods/measures/magnitude.py", "max(1, math.floor(d * size))", "max(1, math.ceil(d * size))", "tests/methods/test_measures.py -k 'kth or rank'"),
+    Mutant(GGUF + "forms.py", "np.arange(rows).reshape(-1, 2).T", "np.arange(rows).reshape(2, -1).T", "tests/gguf/test_reading.py -k piece"),
+    Mutant(GGUF + "forms.py", "out -= np.float32(self.minus)", "out -= np.float32(0)", "tests/gguf/test_reading.py -k gemma"),
+    Mutant(GGUF + "tokenizer.py", "(-scores[number], number,", "(scores[number], number,", "tests/gguf/test_tokenizer.py -k sentencepiece"),
+    Mutant("export/weights.py", "if self.plus:", "if self.heads:", "tests/gguf/test_families.py -k Gemma2"),
+    Mutant("export/writing.py", "_fill(part, constants, 1)", "_fill(part, (), 1)", "tests/gguf/test_export.py -k llama_3"),
+    Mutant("adapters/merging/space.py", "np.sign(part.scaling) * (ups", "(ups", "tests/adapters_merge/test_space.py -k likeness"),
+    Mutant("adapters/merging/space.py", "_SAFE = 1e-8", "_SAFE = 0.0", "tests/adapters_merge/test_space.py -k 'likeness or rounding'"),
+    Mutant("adapters/merging/clusters.py", "* sqrt(rank / len(means))", "* (rank / len(means))", "tests/adapters_merge/test_clusters.py -k reweightings"),
 ]  # fmt: skip
 
 
@@ -110,7 +119,7 @@ def main(words: list[str]) -> int:
 
 def _copy(folder: Path) -> Path:
     """Copy what the tests need, with what is compiled already."""
-    for part in ("plait", "tests/ops", "tests/methods"):
+    for part in ("plait", "tests/ops", "tests/methods", "tests/gguf", "tests/adapters_merge"):
         shutil.copytree(ROOT / part, folder / part)  # with the files' times, so that compiled kernels count as fresh
     for file in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy2(ROOT / file, folder / file)
