@@ -40,7 +40,7 @@ def ask(url: str, begin: int, end: int | None = None) -> Iterator[Answer]:
     headers = {**hub.utils.build_hf_headers(), "Range": span, "Accept-Encoding": "identity"}
     session: Any = hub.utils.get_session()
     timeout = hub.constants.HF_HUB_DOWNLOAD_TIMEOUT
-    if hasattr(session, "stream"):  # httpx, of huggingface_hub 1.0 and later
+    if callable(session.stream):  # httpx, of huggingface_hub 1.0 and later; requests has a switch of that name
         with session.stream("GET", url, headers=headers, timeout=timeout) as response:
             hub.utils.hf_raise_for_status(response)
             yield _answer(response, response.iter_bytes(_CHUNK))

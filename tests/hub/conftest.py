@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,18 +27,25 @@ def _server():
     server.server_close()
 
 
-@pytest.fixture
-def environment(tmp_path, _server) -> dict[str, str]:
-    """What a process needs to use the hub of the test, and caches of its own."""
+@pytest.fixture(scope="session")
+def plait_cache(tmp_path_factory) -> Path:
+    """Plait's cache: the compiled loops are those of all tests, what is kept of hubs is a test's own."""
     kept = Path(os.environ.get("PLAIT_CACHE_DIR") or Path.home() / ".cache" / "plait")
-    (tmp_path / "plait-cache").mkdir()
-    for entry in kept.iterdir() if kept.is_dir() else ():  # compiled loops are those of all tests
+    made = tmp_path_factory.mktemp("plait-cache")
+    for entry in kept.iterdir() if kept.is_dir() else ():
         if entry.name != "hub":
-            (tmp_path / "plait-cache" / entry.name).symlink_to(entry)
+            (made / entry.name).symlink_to(entry)
+    return made
+
+
+@pytest.fixture
+def environment(tmp_path, plait_cache, _server) -> dict[str, str]:
+    """What a process needs to use the hub of the test, and caches of its own."""
+    shutil.rmtree(plait_cache / "hub", ignore_errors=True)
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING", "PYTHON", "COV"))}
     return clean | {
         "HF_ENDPOINT": f"http://127.0.0.1:{_server.server_port}", "HF_HOME": str(tmp_path / "hf"),
-        "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PLAIT_CACHE_DIR": str(tmp_path / "plait-cache"),
+        "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PLAIT_CACHE_DIR": str(plait_cache),
         "NO_PROXY": "127.0.0.1,localhost",
     }  # fmt: skip
 

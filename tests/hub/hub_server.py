@@ -261,7 +261,9 @@ class Handler(BaseHTTPRequestHandler):
             self.json({"url": f"{self.hub.endpoint}/{repo}"}, 409)
             return
         self.hub.add(
-            repo, {".gitattributes": b"*.safetensors filter=lfs"}, private=asked.get("visibility") == "private"
+            repo,
+            {".gitattributes": b"*.safetensors filter=lfs"},
+            private=asked.get("visibility") == "private" or bool(asked.get("private")),
         )
         self.json({"url": f"{self.hub.endpoint}/{repo}"})
 
