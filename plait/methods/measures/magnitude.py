@@ -68,7 +68,7 @@ class MagnitudeThreshold:
         if shown is None or _itemsize(shown) == 8:
             self.stage = "high" if shown is None else "all"
             return
-        spans = {}
+        spans, ones = {}, 0
         for i in self.open:
             bits = np.ascontiguousarray(host(shown[i])).reshape(-1).view(np.int32) & 0x7FFFFFFF  # without Numba
             kept, last = float(self.density[i]), len(bits) - 1
@@ -76,9 +76,12 @@ class MagnitudeThreshold:
             low, high = (min(last, max(0, round((1 - kept + side) * last))) for side in (-reach, reach))
             around = np.partition(bits, sorted({low, high}))
             spans[i] = int(around[low]), int(around[high])
+            ones |= int(np.bitwise_or.reduce(around[low : high + 1]))
         width = max((high - low for low, high in spans.values()), default=0) + 2
         most = min(_WIDE, max(_NARROW, _COUNTERS // max(1, len(self.rank))))
         self.shift = next((shift for shift in range(_SHIFT + 1) if width >> shift <= most), _SHIFT + 1)
+        unused = (ones & -ones).bit_length() - 1  # of the lowest bits, by the sample; the others may use two more
+        self.shift = max(self.shift, min(_SHIFT, unused - 2))
         if self.shift > _SHIFT:  # as where few entries lie between many small and some large
             self.stage, self.shift = "high", 0
             return
