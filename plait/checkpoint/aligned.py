@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 import xxhash
 
+from plait.checkpoint.needs import made_bytes
 from plait.checkpoint.types import StoredTensor
 from plait.dtypes import DTYPES
 
@@ -56,6 +56,18 @@ class _Rows:
         """Elements in a row."""
         return self.own.size // max(1, self.own.shape[0])
 
+    def needs(self, count: int) -> tuple[int, int]:
+        """See `plait.checkpoint.needs`: the rows, whole, where each begins, and the mean of all."""
+        row = self.width * DTYPES[self.dtype].size
+        rows = count // max(1, self.width) + 2
+        mean = AVERAGE in self.fills
+        work = rows * (row + 64) + 16 * self.width + (2 * _BATCH + 8 * len(self.numbers)) * mean
+        stored = [made_bytes(part, count) for part in self.parts]
+        # Rows of another type are widened, a run of them at a time.
+        widened = 0 if self.own.dtype == self.dtype else 8 * rows * self.width
+        work += widened + 16 * len(self.fills) + max(one for one, _ in stored)
+        return work, row * mean + sum(kept for _, kept in stored)
+
     def read(self, reader: FileReader, start: int, out: npt.NDArray[np.uint8]) -> None:
         """Fill `out` with the bytes of the elements from `start` on."""
         size = DTYPES[self.dtype].size
@@ -71,15 +83,50 @@ class _Rows:
             out[:] = rows[begin - first * row : end - first * row]
 
     def _rows(self, reader: FileReader, first: int, last: int, out: npt.NDArray[np.uint8]) -> None:
-        for begin, end in _runs(self.numbers[first:last]):
-            number = int(self.numbers[first + begin])
-            if number < 0:
-                out[begin] = self._filled(reader, -1 - number)
-            elif self.own.dtype == self.dtype:
-                reader.read_elements(self.own, number * self.width, out[begin:end].reshape(-1))
-            else:
-                values = _values(reader, self.own, number, end - begin)
-                out[begin:end] = _bytes(values, self.dtype).reshape(end - begin, -1)
+        """Make rows [first, last). Those that lie in a file as they are wanted are read from there in one call a file."""
+        numbers = self.numbers[first:last]
+        begins, ends = _runs(numbers)
+        files = np.full(len(begins), -1)
+        offsets = np.empty(len(begins), np.int64)
+        own = numbers[begins] >= 0
+        if self._as_stored(self.own):
+            files[own], offsets[own] = 0, self.own.offset + numbers[begins[own]] * out.shape[1]
+        files[~own], offsets[~own] = (column[-1 - numbers[begins[~own]]] for column in self._fills_in_files)
+        places, lengths = begins * out.shape[1], (ends - begins) * out.shape[1]
+        for which in np.unique(files).tolist():
+            here = files == which
+            if which >= 0:
+                reader.read_pieces(self._files[which], offsets[here], places[here], lengths[here], out.reshape(-1))
+                continue
+            for begin, end in zip(begins[here].tolist(), ends[here].tolist(), strict=True):
+                self._made(reader, int(numbers[begin]), out[begin:end])
+
+    def _made(self, reader: FileReader, number: int, out: npt.NDArray[np.uint8]) -> None:
+        """Make own rows from `number` on, or the one row that stands for one that is lacking."""
+        if number < 0:
+            out[0] = self._filled(reader, -1 - number)
+        elif self.own.dtype == self.dtype:
+            reader.read_elements(self.own, number * self.width, out.reshape(-1))
+        else:
+            out[:] = _bytes(_values(reader, self.own, number, len(out)), self.dtype).reshape(out.shape)
+
+    def _as_stored(self, tensor: StoredTensor) -> bool:
+        return tensor.derived is None and tensor.strides is None and tensor.dtype == self.dtype
+
+    @cached_property
+    def _files(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(part.file for part in self.parts))
+
+    @cached_property
+    def _fills_in_files(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """For each fill: the number of the file that has the row, and where in it; -1 for one that must be made."""
+        place = {file: i for i, file in enumerate(self._files)}
+        found = np.full((2, len(self.fills)), -1, np.int64)
+        row = self.width * DTYPES[self.dtype].size
+        for i, fill in enumerate(self.fills):
+            if fill is not AVERAGE and len(fill) == 1 and self._as_stored(fill[0][0]):
+                found[:, i] = place[fill[0][0].file], fill[0][0].offset + fill[0][1] * row
+        return found[0], found[1]
 
     def _filled(self, reader: FileReader, place: int) -> npt.NDArray[np.uint8]:
         fill = self.fills[place]
@@ -101,7 +148,7 @@ class _Rows:
         total = np.zeros(self.width, np.float64)
         size = DTYPES[self.dtype].size
         step = max(1, _BATCH // (self.width * size))
-        for begin, end in _runs(np.array(kept, np.int64)):
+        for begin, end in zip(*(edges.tolist() for edges in _runs(np.array(kept, np.int64))), strict=True):
             for at in range(begin, end, step):
                 count = min(end, at + step) - at
                 rows = np.empty((count, self.width * size), np.uint8)
@@ -125,11 +172,16 @@ def aligned(own: StoredTensor, numbers: npt.NDArray[np.int64], fills: tuple[Fill
     return replace(own, dtype=dtype, shape=shape, strides=None, derived=made, native=native)
 
 
-def _runs(numbers: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Cut into runs of numbers that follow each other; a negative number is a run of its own."""
-    breaks = np.flatnonzero((np.diff(numbers) != 1) | (numbers[1:] <= 0)) + 1
-    edges = [0, *breaks.tolist(), len(numbers)] if len(numbers) else []
-    yield from pairwise(edges)
+def _runs(numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Cut into runs of numbers that follow each other; a negative number is a run of its own. Returns begins and ends.
+
+    >>> [edge.tolist() for edge in _runs(np.array([3, 4, -2, -1, 0, 1]))]
+    [[0, 2, 3, 4], [2, 3, 4, 6]]
+    """
+    edges = np.flatnonzero((np.diff(numbers) != 1) | (numbers[1:] <= 0)) + 1
+    if not len(numbers):
+        return edges, edges
+    return np.r_[0, edges], np.r_[edges, len(numbers)]
 
 
 def _numpy(dtype: str) -> np.dtype[Any]:

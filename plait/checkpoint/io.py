@@ -11,11 +11,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plait.checkpoint.loops import run_loop
 from plait.checkpoint.open_files import LIMIT, OpenFiles, plain_io
 from plait.checkpoint.types import StoredTensor
 from plait.dtypes import DTYPES
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileReader", "FileWriter"]
 
+T = TypeVar("T")
 Buffer = memoryview | bytearray | bytes | NDArray[np.uint8]
 
 _MOST = 1 << 30  # bytes a call; Linux stops just below 2 GiB, macOS refuses more
@@ -41,9 +43,10 @@ _NO_SPACE = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 class FileReader:
     """Reads byte ranges of many files. Any thread may call any method."""
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        """Keep at most `limit` files open that are not being read at the moment."""
+    def __init__(self, limit: int = LIMIT, keep: int = _KEPT) -> None:
+        """Keep at most `limit` files open that are not being read at the moment, and for each thread `keep` bytes."""
         self._files = OpenFiles(lambda file: io.FileIO(file, "r"), limit)
+        self._keep = keep
         self._plain = plain_io()
         self._local = threading.local()
 
@@ -76,6 +79,36 @@ class FileReader:
                 "The file was changed after its header was read."
             )
 
+    def read_pieces(
+        self,
+        file: str,
+        offsets: NDArray[np.int64],
+        places: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        out: NDArray[np.uint8],
+    ) -> None:
+        """Read `lengths[i]` bytes of `file` from `offsets[i]` on into `out`, C-contiguous, from `places[i]` on.
+
+        Raises:
+            CheckpointError: as `read_into`.
+        """
+        away = self._plain or partial_file(file) is not None
+        done = 0 if away else self._pieces(file, offsets, places, lengths, out)
+        for i in range(done, len(offsets)):
+            place = int(places[i])
+            self.read_into(file, int(offsets[i]), out[place : place + int(lengths[i])])
+
+    def _pieces(self, file: str, *pieces: NDArray[Any]) -> int:
+        """Read as many as can be read without a hitch; return how many."""
+        try:
+            held = self._files.acquire(file)
+        except OSError:
+            return 0
+        try:
+            return run_loop("pieces", "read_pieces", held.fd, *pieces)
+        finally:
+            self._files.release(held)
+
     def read_elements(self, tensor: StoredTensor, start: int, out: NDArray[np.uint8]) -> None:
         """Fill `out`, C-contiguous, with the bytes of the tensor's elements, counted row by row, from `start` on.
 
@@ -93,18 +126,30 @@ class FileReader:
         else:
             out[:] = self._turned(tensor)[start * width : start * width + len(out)]
 
-    def kept(self, key: Hashable, make: Callable[[], NDArray[Any]], most: int = _KEPT) -> NDArray[Any]:
+    def kept(self, key: Hashable, make: Callable[[], NDArray[Any]], most: int | None = None) -> NDArray[Any]:
         """Return what `make` made for `key`, which must say all that decides it; each thread keeps its last few.
 
-        They are `most` bytes a thread, and the last one whatever its size. None may be written to.
+        They are `most` bytes a thread, or what the reader keeps, and the last one whatever its size. None may be
+        written to.
         """
-        kept: OrderedDict[Hashable, NDArray[Any]] = self._local.__dict__.setdefault("kept", OrderedDict())
-        if key in kept:
-            kept.move_to_end(key)
-            return kept[key]
-        made = make()
+        found = self.recall(key)
+        return self.keep(key, make(), most) if found is None else found
+
+    def recall(self, key: Hashable) -> Any:
+        """Return what this thread keeps for `key`, or None."""
+        kept = self._local.__dict__.get("kept")
+        if kept is None or key not in kept:
+            return None
+        kept.move_to_end(key)
+        return kept[key]
+
+    def keep(self, key: Hashable, made: T, most: int | None = None) -> T:
+        """Keep, for this thread, an object that knows its `nbytes`, in place of an older one; returns it. See `kept`."""
+        kept: OrderedDict[Hashable, Any] = self._local.__dict__.setdefault("kept", OrderedDict())
         kept[key] = made
-        while len(kept) > 1 and sum(array.nbytes for array in kept.values()) > most:
+        kept.move_to_end(key)
+        room = self._keep if most is None else most
+        while len(kept) > 1 and sum(one.nbytes for one in kept.values()) > room:
             kept.popitem(last=False)
         return made
 

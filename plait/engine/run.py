@@ -25,7 +25,7 @@ from plait.errors import MergeError, OutputError
 from plait.output.card import licences
 from plait.output.files import write_side_files
 from plait.output.lock import input_hashes
-from plait.planning.memory import fit_threads, room_to_keep
+from plait.planning.memory import fit_threads, kept_bytes, room_to_keep
 from plait.planning.totals import bytes_read
 from plait.planning.types import Plan
 
@@ -116,7 +116,7 @@ def execute(
         )
         registry = Registry()
         journal.restore(registry)
-        with FileReader() as reader, FileWriter() as writer:
+        with FileReader(keep=kept_bytes(plan.steps)) as reader, FileWriter() as writer:
             check_twins(plan, reader)
             _lay_files(plan, partial, writer, meter)
             work = Work(plan, partial, chosen, workers, reader, writer, journal, registry, meter, allow_nonfinite, keep)

@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from plait.checkpoint.needs import made_bytes
 from plait.dtypes import DTYPES
 from plait.errors import ArgumentError
 from plait.methods import find_method
 from plait.methods.measures import SAMPLE
 from plait.planning.totals import passes
-from plait.planning.types import Plan, Source, Step
+from plait.planning.types import Plan, Step
 
-__all__ = ["BATCH", "HELD", "TILE", "Geometry", "fit_threads", "peak_memory", "room_to_keep"]
+__all__ = ["BATCH", "HELD", "TILE", "Geometry", "fit_threads", "kept_bytes", "peak_memory", "room_to_keep"]
 
 TILE = 1 << 15
 """Elements that are computed at a time on a CPU: what stays in a core's cache."""
@@ -55,18 +56,18 @@ def _tile_bytes(step: Step, device: Geometry) -> int:
     if whole:
         floats *= 3  # matrix methods may work in float64 beside the stack
     inner = max((_tile_bytes(source.step, device) for source in step.inputs if source.step), default=0)
-    return batch * raw + tile * floats + inner + sum(_making_bytes(source, batch) for source in step.inputs)
+    making = sum(made_bytes(source.tensor, batch)[0] for source in step.inputs if source.tensor is not None)
+    return batch * raw + tile * floats + inner + making
 
 
-def _making_bytes(source: Source, batch: int) -> int:
-    """Bytes that are held to make a derived tensor: a batch of what it is made from, and its small parts as floats."""
-    if source.tensor is None or source.tensor.derived is None:
-        return 0
-    made = source.tensor.derived
-    if (room := getattr(made, "room", None)) is not None:  # it knows
-        return int(room) + max(_making_bytes(Source(source.model, part), batch) for part in made.parts)
-    chief, *others = made.parts
-    return 8 * min(batch, chief.size) + 4 * sum(part.size for part in others)
+def kept_bytes(steps: Iterable[Step]) -> int:
+    """Bytes that a thread keeps of what it makes tensors from, so that it has them for the next tile of any step."""
+    return max((_kept_of(step) for step in steps), default=0)
+
+
+def _kept_of(step: Step) -> int:
+    stored = sum(made_bytes(source.tensor, step.size)[1] for source in step.inputs if source.tensor is not None)
+    return stored + sum(_kept_of(source.step) for source in step.inputs if source.step is not None)
 
 
 def _locality(step: Step) -> str:
@@ -102,8 +103,9 @@ def _measure_bytes(step: Step) -> int:
 
 def peak_memory(steps: Iterable[Step], threads: int, device: Geometry | None = None) -> int:
     """Bytes, over what the process needs anyway, that a merge of these steps may hold at once."""
-    cut = device or _Cpu()
-    return threads * max((_tile_bytes(step, cut) + _measure_bytes(step) for step in steps), default=0)
+    cut, steps = device or _Cpu(), list(steps)
+    kept = kept_bytes(steps)  # once more for the thread that waits for the others, and draws samples before
+    return kept + threads * (kept + max((_tile_bytes(step, cut) + _measure_bytes(step) for step in steps), default=0))
 
 
 def fit_threads(plan: Plan, device: Geometry, threads: int, memory: int) -> int:
@@ -121,7 +123,8 @@ def fit_threads(plan: Plan, device: Geometry, threads: int, memory: int) -> int:
             f"{largest.name} needs {one / 2**20:.0f} MiB at once ({largest.method or 'copy'}), more than --memory "
             f"{memory / 2**20:.0f} MiB allows. Raise --memory."
         )
-    return max(1, min(threads, memory // max(1, one)))
+    more = one - kept_bytes(plan.steps)
+    return max(1, min(threads, 1 + (memory - one) // max(1, more)))
 
 
 def room_to_keep(plan: Plan, threads: int, memory: int, device: Geometry) -> int:
@@ -129,7 +132,7 @@ def room_to_keep(plan: Plan, threads: int, memory: int, device: Geometry) -> int
 
     As much as the largest measured tensor takes whose inputs fit; larger ones are read once for each pass.
     """
-    spare = min(_MOST_KEPT, memory // threads - peak_memory(plan.steps, 1, device))
+    spare = min(_MOST_KEPT, (memory - peak_memory(plan.steps, threads, device)) // threads)
     sizes = (
         sum(-(-source.size * DTYPES[source.dtype].size // 64) * 64 + 64 * 64 for source in step.inputs)
         for step in plan.steps

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from plait.checkpoint.loops import run_loop
+from plait.checkpoint.needs import made_bytes
 from plait.checkpoint.types import StoredTensor
+from plait.dtypes import DTYPES
+from plait.ops.scratch import empty, tile_scope
 
 if TYPE_CHECKING:
     from plait.checkpoint.io import FileReader
 
 __all__ = ["AddedBias", "LowRank"]
 
+_BLOCK = 1024  # columns whose rows of A stay in the cache while rows of the product pass
+_KINDS: dict[str, tuple[int, Any]] = {"BF16": (0, np.uint16), "F16": (1, np.uint16), "F32": (2, np.float32)}
 _AT_ONCE = 1 << 18  # elements of the pass over a tensor that column norms need
 Floats = npt.NDArray[Any]
 
@@ -44,6 +50,20 @@ class LowRank:
         """The base first."""
         return (self.base, self.down, self.up, *([self.magnitude] if self.magnitude else []))
 
+    def needs(self, count: int) -> tuple[int, int]:
+        """See `plait.checkpoint.needs`: the base's bytes, whole rows or columns of floats; both factors."""
+        size = np.dtype(_kind(self.base)).itemsize
+        work = count * DTYPES[self.base.dtype].size + size * (self.base.shape[0] + _BLOCK)
+        kept = size * (self.down.size + self.up.size)
+        if self.magnitude is not None:
+            columns = self.base.size // self.base.shape[0]
+            work += size * (max(count, _AT_ONCE if self.transposed else 0) + 2 * columns)
+            kept += size * self.base.shape[-1] if self.transposed else 0
+        stored = [made_bytes(part, count) for part in self.parts]
+        # A factor is widened, and turned, before it is kept.
+        factor = 2 * size * max(self.down.size, self.up.size)
+        return work + factor + max(one for one, _ in stored), kept + sum(one for _, one in stored)
+
     def read(self, reader: FileReader, start: int, out: npt.NDArray[np.uint8]) -> None:
         """Make the elements from `start` on."""
         with _floats(out, _kind(self.base)) as values:
@@ -55,11 +75,11 @@ class LowRank:
                 self._by_row(reader, start, values)
 
     def _sum(self, reader: FileReader, start: int, values: Floats) -> None:
-        from plait.checkpoint.adapters.kernels import add_product  # Numba, half a second, for weights alone
-
         _read(reader, self.base, start, values)
         left, right = self._factors(reader)
-        add_product(values, start, left, right, values.dtype.type(self.scaling))
+        with tile_scope():
+            scaling, total = np.array([self.scaling], values.dtype), empty((_BLOCK,), values.dtype)
+            run_loop("adapters.kernels", "add_product_run", values, start, left, right, scaling, total)
 
     def _factors(self, reader: FileReader) -> tuple[Floats, Floats]:
         """Return `[rows, rank]` and `[rank, columns]` of the base as it is stored."""
@@ -75,18 +95,19 @@ class LowRank:
 
     def _by_row(self, reader: FileReader, start: int, values: Floats) -> None:
         """Whole rows are made, for the length of each."""
-        from plait.checkpoint.adapters.kernels import divide_rows
-
         columns = self.base.size // self.base.shape[0]
         first, last = start // columns, -(-(start + len(values)) // columns)
-        rows = np.empty((last - first) * columns, values.dtype)
-        self._sum(reader, first * columns, rows)
-        divide_rows(rows, columns, self._lengths(reader)[first:last])
-        values[:] = rows[start - first * columns :][: len(values)]
+        lengths = self._lengths(reader)[first:last]
+        with tile_scope():
+            exact = len(values) == (last - first) * columns
+            rows = values if exact else empty(((last - first) * columns,), values.dtype)
+            self._sum(reader, first * columns, rows)
+            run_loop("adapters.kernels", "divide_rows_run", rows, columns, lengths, empty((8,), np.float64))
+            if not exact:
+                values[:] = rows[start - first * columns :][: len(values)]
 
     def _by_column(self, reader: FileReader, start: int, values: Floats) -> None:
         """The lengths need one pass over the whole tensor, once a thread."""
-        from plait.checkpoint.adapters.kernels import column_squares, scale_columns
 
         def factor() -> Floats:
             columns = self.base.shape[1]
@@ -95,12 +116,12 @@ class LowRank:
             for begin in range(0, self.base.size, step):
                 rows = np.empty(min(step, self.base.size - begin), values.dtype)
                 self._sum(reader, begin, rows)
-                column_squares(rows, squares)
+                run_loop("adapters.kernels", "column_squares_run", rows, squares)
             return np.asarray(self._lengths(reader) / np.sqrt(squares).astype(values.dtype))
 
         kept = reader.kept((self, "factor"), factor)
         self._sum(reader, start, values)
-        scale_columns(values, start, kept)
+        run_loop("adapters.kernels", "scale_columns_run", values, start, kept)
 
     def _lengths(self, reader: FileReader) -> Floats:
         if self.magnitude is None:
@@ -120,6 +141,11 @@ class AddedBias:
     def parts(self) -> tuple[StoredTensor, ...]:
         """The base first."""
         return self.base, self.bias
+
+    def needs(self, count: int) -> tuple[int, int]:
+        """See `plait.checkpoint.needs`: what is added, and as stored."""
+        stored = [made_bytes(part, count) for part in self.parts]
+        return 24 * count + max(work for work, _ in stored), sum(kept for _, kept in stored)
 
     def read(self, reader: FileReader, start: int, out: npt.NDArray[np.uint8]) -> None:
         """Make the elements from `start` on."""
@@ -152,12 +178,16 @@ def _kind(base: StoredTensor) -> type[np.floating[Any]]:
 
 
 def _read(reader: FileReader, tensor: StoredTensor, start: int, values: Floats) -> None:
-    from plait.dtypes import DTYPES
-    from plait.ops.codec import decode
+    with tile_scope():
+        raw = empty((len(values) * DTYPES[tensor.dtype].size,), np.uint8)
+        reader.read_elements(tensor, start, raw)
+        if tensor.dtype in _KINDS:
+            kind, view = _KINDS[tensor.dtype]
+            run_loop("adapters.kernels", "load_run", kind, raw.view(view), values)
+            return
+        from plait.ops.codec import decode  # Numba, for rare types alone
 
-    raw = np.empty(len(values) * DTYPES[tensor.dtype].size, np.uint8)
-    reader.read_elements(tensor, start, raw)
-    decode(raw, tensor.dtype, values)  # what is not finite stays so, and is told where it is merged
+        decode(raw, tensor.dtype, values)  # what is not finite stays so, and is told where it is merged
 
 
 def _whole(reader: FileReader, tensor: StoredTensor, kind: type[np.floating[Any]]) -> Floats:

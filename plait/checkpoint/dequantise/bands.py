@@ -16,7 +16,7 @@ from plait.dtypes import DTYPES
 if TYPE_CHECKING:
     from plait.checkpoint.io import FileReader
 
-__all__ = ["KEPT", "Dequantised", "Floats", "Form", "numbers", "powers_of_two", "raw_of"]
+__all__ = ["KEPT", "Dequantised", "Floats", "Form", "floats_of", "numbers", "powers_of_two", "raw_of"]
 
 Floats = npt.NDArray[np.float32]
 KEPT = 1 << 25  # bytes that a thread keeps of bands, scales and packed words
@@ -52,6 +52,13 @@ class Dequantised:
     def parts(self) -> tuple[StoredTensor, ...]:
         """All that is read to make the weight."""
         return self.form.parts
+
+    def needs(self, count: int) -> tuple[int, int]:  # noqa: ARG002 - bands are made whole
+        """See `plait.checkpoint.needs`. Bytes of a file are widened by what reads them, up to twice over."""
+        columns = max(1, self.shape[-1])
+        band = max(1, self.form.band // columns) * columns
+        others = sum(part.size for part in self.parts[1:])
+        return band * (3 * 4 + DTYPES[self.dtype].size) + 4 * others, KEPT + 4 * band
 
     def read(self, reader: FileReader, start: int, out: npt.NDArray[np.uint8]) -> None:
         """Fill `out` with the bytes of the weight's elements from `start` on; each thread keeps its last bands."""
@@ -95,18 +102,31 @@ def numbers(reader: FileReader, tensor: StoredTensor) -> Floats:
     """
 
     def read() -> npt.NDArray[Any]:
-        raw = raw_of(reader, tensor, 0, tensor.size)
-        if tensor.dtype in {"F8_E8M0", "U8"}:
-            return powers_of_two(raw).reshape(tensor.shape)
-        if not DTYPES[tensor.dtype].is_float:
-            return raw.view(DTYPES[tensor.dtype].name).astype(np.float32).reshape(tensor.shape)
-        from plait.ops.codec import decode
-
-        out = np.empty(tensor.size, np.float32)
-        decode(raw, tensor.dtype, out)
-        return out.reshape(tensor.shape)
+        return floats_of(raw_of(reader, tensor, 0, tensor.size), tensor.dtype).reshape(tensor.shape)
 
     return reader.kept((tensor, "numbers"), read, most=KEPT)
+
+
+def floats_of(raw: npt.NDArray[np.uint8], dtype: str) -> Floats:
+    """Return a few elements as new float32; F8_E8M0, and U8 in its place, are exponents: 2 ** (byte - 127).
+
+    >>> floats_of(np.array([0x80, 0x3F], np.uint8), "BF16").tolist()
+    [1.0]
+    """
+    if dtype in {"F8_E8M0", "U8"}:
+        return powers_of_two(raw)
+    if dtype == "BF16":
+        wide: Floats = (raw.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return wide
+    name = DTYPES[dtype].name
+    if not DTYPES[dtype].is_float or dtype in {"F16", "F32", "F64"}:
+        floats: Floats = raw.view(name).astype(np.float32)
+        return floats
+    from plait.ops.codec import decode
+
+    out = np.empty(len(raw) // DTYPES[dtype].size, np.float32)
+    decode(raw, dtype, out)
+    return out
 
 
 def powers_of_two(raw: npt.NDArray[np.uint8]) -> Floats:

@@ -1,4 +1,4 @@
-"""The quantised formats: how each lays out a weight, and how a band of its rows is made.
+"""The quantised formats: how each lays out a weight, and how its elements are made.
 
 Sources: the formats' own documents and the libraries that write them: DeepSeek-V3's weight file notes (block scales),
 compressed-tensors (`pack-quantized`, `float-quantized`, `int-quantized`), AutoGPTQ and GPTQModel, AutoAWQ's GEMM layout,
@@ -8,28 +8,28 @@ the OCP Microscaling specification 1.0 (MXFP4) as GPT-OSS lays it out, bitsandby
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from plait.checkpoint.dequantise.bands import KEPT, Floats, numbers, powers_of_two, raw_of
+from plait.checkpoint.dequantise.bands import Floats, floats_of
+from plait.checkpoint.dequantise.strips import Array, Strip, columns_of, field_columns, part_of, turned, whole
+from plait.checkpoint.loops import run_loop
 from plait.checkpoint.types import StoredTensor
+from plait.ops.scratch import empty
 
 if TYPE_CHECKING:
     from plait.checkpoint.io import FileReader
 
-__all__ = ["E2M1", "Awq", "Bnb4", "Gptq", "Mxfp4", "Packed", "Scaled"]
+__all__ = ["Awq", "Bnb4", "Gptq", "Mxfp4", "Packed", "Scaled"]
 
-E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
-"""The numbers of MXFP4's codes (OCP Microscaling 1.0, table 5)."""
-_BAND = 1 << 17
-# Formats that hold the transpose are read in strips, one short piece of every row: wider bands make longer pieces.
-_WIDE = 1 << 20
-_STRIP = 1 << 23  # bytes
-Array = npt.NDArray[Any]
+_LINE = 1040  # floats that a kernel makes at a time, in the first-level cache, and 16
+_NONE: Floats = np.empty((0, 0), np.float32)
+
+
+def _run(name: str, *arguments: Any) -> None:
+    run_loop("dequantise.kernels", name, *arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +49,24 @@ class Scaled:
         """The weight, its scales, its zeros."""
         return (self.weight, self.scale) if self.zero is None else (self.weight, self.scale, self.zero)
 
-    @property
-    def band(self) -> int:
-        """About how many elements to make at once."""
-        return _BAND
+    def strip(self, reader: FileReader, start: int, span: int) -> Strip:  # noqa: ARG002 - one strip has all
+        """Read all scales."""
+        steps = -(-self.weight.shape[-1] // self.block[1])
+        scales = whole(reader, self.scale).reshape(-1, steps)
+        zeros = _NONE if self.zero is None else whole(reader, self.zero).reshape(-1, steps)
+        return Strip(0, self.weight.size, (scales, zeros))
 
-    def rows(self, reader: FileReader, low: int, out: Floats) -> None:
-        """Make rows from `low` on."""
-        from plait.checkpoint.dequantise.kernels import scale_blocks
-        from plait.ops.codec import decode
+    def strip_bytes(self, span: int) -> int:  # noqa: ARG002 - as above
+        """All scales and zeros."""
+        return 4 * sum(part.size for part in self.parts[1:])
 
+    def fill(self, reader: FileReader, strip: Strip, start: int, kind: int, out: Array) -> None:
+        """Make elements from `start` on."""
+        raw = part_of(reader, self.weight, start, len(out))
+        form = ("F8_E4M3", "F8_E5M2", "I8").index(self.weight.dtype)
+        by, line = np.array([self.by], np.float32), empty((_LINE,), np.float32)
         rows, columns = self.weight.shape[-2:]
-        raw = raw_of(reader, self.weight, low * columns, out.size)
-        if self.weight.dtype == "I8":
-            out[:] = raw.view(np.int8).reshape(out.shape)
-        else:
-            decode(raw, self.weight.dtype, out.reshape(-1))
-        steps = -(-columns // self.block[1])
-        scales = numbers(reader, self.scale).reshape(-1, steps)
-        zeros = None if self.zero is None else numbers(reader, self.zero).reshape(-1, steps)
-        scale_blocks(out, low, scales, zeros, rows, *self.block, np.float32(self.by))
+        _run("scaled_run", raw, form, start, columns, rows, *strip.arrays, *self.block, by, line, kind, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,26 +90,44 @@ class Packed:
         found = (self.packed, self.scale, self.zero, self.index, self.shape)
         return tuple(part for part in found if part is not None)
 
-    @property
-    def band(self) -> int:
-        """About how many elements to make at once."""
-        return _BAND
-
-    def rows(self, reader: FileReader, low: int, out: Floats) -> None:
-        """Make rows from `low` on."""
-        from plait.checkpoint.dequantise.kernels import unpack_groups
-
-        high, words = low + len(out), self.packed.shape[1]
-        raw = raw_of(reader, self.packed, low * words, len(out) * words).reshape(len(out), -1)
-        scales = numbers(reader, self.scale).reshape(self.packed.shape[0], -1)
-        zeros = np.full(scales[low:high].shape, 1 << (self.bits - 1), np.float32)
+    def strip(self, reader: FileReader, start: int, span: int) -> Strip:
+        """Read the scales and zeros of some rows."""
+        rows, groups = self.packed.shape[0], self.scale.size // self.packed.shape[0]
+        low, high = _rows_of(start, span, self.columns, rows)
+        scales = floats_of(part_of(reader, self.scale, low * groups, (high - low) * groups), self.scale.dtype)
+        zeros = np.full((high - low, groups), 1 << (self.bits - 1), np.float32)
         if self.zero is not None and self.zero.dtype == "I8":
-            zeros += numbers(reader, self.zero).reshape(scales.shape)[low:high]
+            zeros += part_of(reader, self.zero, low * groups, zeros.size).view(np.int8).reshape(zeros.shape)
         elif self.zero is not None:
-            fields = raw_of(reader, self.zero, 0, self.zero.size).view(np.uint32).reshape(self.zero.shape)
-            zeros = _fields(fields.T, self.bits)[:, low:high].T.astype(np.float32)
-        group = _groups(reader, self.index, self.columns, self.group)
-        unpack_groups(raw, self.bits, scales[low:high], np.ascontiguousarray(zeros), group, out)
+            zeros[:] = self._zeros(reader, self.zero, low, high)
+        index, group = _groups(reader, self.index, self.group)
+        made = scales.reshape(zeros.shape), zeros, index, np.array(group)
+        return Strip(low * self.columns, high * self.columns, made)
+
+    def _zeros(self, reader: FileReader, zero: StoredTensor, low: int, high: int) -> npt.NDArray[np.uint32]:
+        """Split words that lie down the rows."""
+        per, groups = 32 // self.bits, zero.shape[1]
+        first, last = low // per, -(-high // per)
+        words = part_of(reader, zero, first * groups, (last - first) * groups).view(np.uint32).reshape(-1, 1, groups)
+        shifts = np.arange(0, 32, self.bits, dtype=np.uint32)[:, None]
+        fields: npt.NDArray[np.uint32] = (words >> shifts) & np.uint32((1 << self.bits) - 1)
+        return fields.reshape(-1, groups)[low - first * per : high - first * per]
+
+    def strip_bytes(self, span: int) -> int:
+        """Two floats a group, and the index."""
+        groups = self.scale.size // self.packed.shape[0]
+        return 8 * groups * (span // self.columns + 17) + (4 * self.columns if self.index else 0)
+
+    def fill(self, reader: FileReader, strip: Strip, start: int, kind: int, out: Array) -> None:
+        """Make elements from `start` on."""
+        row, words = start // self.columns, self.packed.shape[1]
+        count = -(-(start + len(out)) // self.columns) - row
+        raw = part_of(reader, self.packed, row * words, count * words).reshape(count, -1)
+        scales, zeros, index, group = strip.arrays
+        low = row - strip.low // self.columns
+        here = slice(low, low + count)
+        arguments = (self.columns, int(group), index, scales[here], zeros[here], empty((_LINE,), np.float32))
+        _run("packed_run", raw, self.bits, start - row * self.columns, *arguments, kind, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,23 +149,27 @@ class Gptq:
         found = (self.words, self.zeros, self.scales, self.index)
         return tuple(part for part in found if part is not None)
 
-    @property
-    def band(self) -> int:
-        """About how many elements to make at once."""
-        return _WIDE
-
-    def rows(self, reader: FileReader, low: int, out: Floats) -> None:
-        """Make rows from `low` on."""
-        from plait.checkpoint.dequantise.kernels import unpack_columns
-
-        high = low + len(out)
-        words = _strip(reader, self.words, low, high)
-        packed = raw_of(reader, self.zeros, 0, self.zeros.size).view(np.uint32).reshape(self.zeros.shape)
+    def strip(self, reader: FileReader, start: int, span: int) -> Strip:
+        """Turn the words, scales and zeros of some rows."""
+        low, high = _rows_of(start, span, self.columns, self.words.shape[1])
+        words = turned(reader, self.words, (0, self.words.shape[0]), (low, high), self.words.shape[1])
+        fields = field_columns(reader, self.zeros, self.bits, low, high)
         # A field that has wrapped round (zero = 0 is stored as all ones) wraps back.
-        zeros = (_fields(packed, self.bits)[:, low:high] + self.off_by_one) & ((1 << self.bits) - 1)
-        scales = numbers(reader, self.scales)[:, low:high]
-        group = _groups(reader, self.index, self.columns, self.group)
-        unpack_columns(words, self.bits, scales, zeros.astype(np.float32), group, out)
+        zeros = ((fields + np.uint32(self.off_by_one)) & np.uint32((1 << self.bits) - 1)).astype(np.float32)
+        index, group = _groups(reader, self.index, self.group)
+        scales = _scale_columns(reader, self.scales, low, high)
+        return Strip(low * self.columns, high * self.columns, (words, scales, zeros, index, np.array(group)))
+
+    def strip_bytes(self, span: int) -> int:
+        """The words, two floats a group, and the index."""
+        rows, groups = span // self.columns + 17, self.scales.shape[0]
+        return rows * (4 * self.words.shape[0] + 8 * groups) + (4 * self.columns if self.index else 0)
+
+    def fill(self, reader: FileReader, strip: Strip, start: int, kind: int, out: Array) -> None:  # noqa: ARG002 - all is there
+        """Make elements from `start` on."""
+        words, scales, zeros, index, group = strip.arrays
+        arguments = (self.columns, int(group), index, scales, zeros, empty((_LINE,), np.float32))
+        _run("packed_run", words.view(np.uint8), self.bits, start - strip.low, *arguments, kind, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,26 +186,26 @@ class Awq:
         """The words, zeros and scales."""
         return self.words, self.zeros, self.scales
 
-    @property
-    def band(self) -> int:
-        """About how many elements to make at once."""
-        return _WIDE
+    def strip(self, reader: FileReader, start: int, span: int) -> Strip:
+        """Turn the words, scales and zeros of some rows."""
+        columns, outputs = self.words.shape[0], self.scales.shape[1]
+        low, high = _rows_of(start, span, columns, outputs)
+        words = turned(reader, self.words, (0, columns), (low // 8, -(-high // 8)), outputs // 8)
+        groups = self.scales.shape[0]
+        fields = field_columns(reader, self.zeros, 4, low, high).reshape(-1, 8, groups)
+        zeros = fields[:, [0, 4, 1, 5, 2, 6, 3, 7]].reshape(-1, groups).astype(np.float32)
+        return Strip(low * columns, high * columns, (words, _scale_columns(reader, self.scales, low, high), zeros))
 
-    def rows(self, reader: FileReader, low: int, out: Floats) -> None:
-        """Make rows from `low` on."""
-        from plait.checkpoint.dequantise.kernels import unpack_interleaved
+    def strip_bytes(self, span: int) -> int:
+        """The words, and two floats a group."""
+        columns, groups = self.words.shape[0], self.scales.shape[0]
+        return (span // columns + 17) * (columns // 2 + 8 * groups)
 
-        high, begin = low + len(out), low // 8 * 8
-        words = _strip(reader, self.words, begin // 8, -(-high // 8))
-        packed = raw_of(reader, self.zeros, 0, self.zeros.size).view(np.uint32).reshape(self.zeros.shape)
-        fields = _fields(packed, 4).reshape(len(packed), -1, 8)[:, :, [0, 4, 1, 5, 2, 6, 3, 7]]
-        zeros = fields.reshape(len(packed), -1)[:, begin:high].astype(np.float32)
-        scales = numbers(reader, self.scales)[:, begin:high]
-        group = _groups(reader, None, self.words.shape[0], self.group)
-        whole = out if begin == low else np.empty((high - begin, out.shape[1]), np.float32)
-        unpack_interleaved(words, scales, zeros, group, whole)
-        if whole is not out:
-            out[:] = whole[low - begin :]
+    def fill(self, reader: FileReader, strip: Strip, start: int, kind: int, out: Array) -> None:  # noqa: ARG002 - all is there
+        """Make elements from `start` on."""
+        words, scales, zeros = strip.arrays
+        line = empty((_LINE,), np.float32)
+        _run("interleaved_run", words, start - strip.low, self.group, scales, zeros, line, kind, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,30 +220,26 @@ class Mxfp4:
         """The codes and the exponents."""
         return self.blocks, self.scales
 
-    @property
-    def band(self) -> int:
-        """About how many elements to make at once."""
-        return _WIDE
-
-    def rows(self, reader: FileReader, low: int, out: Floats) -> None:
-        """Make rows from `low` on, which count the inputs of all experts."""
-        from plait.checkpoint.dequantise.kernels import unpack_mxfp4
-
+    def strip(self, reader: FileReader, start: int, span: int) -> Strip:
+        """Turn the codes and exponents of some inputs of one expert."""
         _, outputs, groups, _ = self.blocks.shape
-        inputs, done = groups * 32, 0
-        values = np.array(E2M1, np.float32)
-        while done < len(out):
-            expert, at = divmod(low + done, inputs)
-            count = min(len(out) - done, inputs - at)
-            blocks = reader.kept((self.blocks, expert), partial(self._expert, reader, expert), most=KEPT)
-            raw = raw_of(reader, self.scales, expert * outputs * groups, outputs * groups)
-            powers = powers_of_two(raw).reshape(outputs, groups)
-            unpack_mxfp4(blocks, powers, at, values, out[done : done + count])
-            done += count
+        expert, at = divmod(start, groups * 32 * outputs)
+        low = at // (32 * outputs)
+        high = min(groups, low + 1 + -(-span // (32 * outputs)))
+        rows = expert * outputs, (expert + 1) * outputs
+        codes = turned(reader, self.blocks, rows, (16 * low, 16 * high), 16 * groups)
+        powers = turned(reader, self.scales, rows, (low, high), groups)
+        begin = expert * groups * 32 * outputs
+        return Strip(begin + low * 32 * outputs, begin + high * 32 * outputs, (codes, powers))
 
-    def _expert(self, reader: FileReader, expert: int) -> Array:
-        shape = self.blocks.shape[1:]
-        return raw_of(reader, self.blocks, expert * prod(shape), prod(shape)).reshape(shape)
+    def strip_bytes(self, span: int) -> int:
+        """The codes and the exponents."""
+        _, outputs, groups, _ = self.blocks.shape
+        return 17 * outputs * min(groups, 1 + -(-span // (32 * outputs)))
+
+    def fill(self, reader: FileReader, strip: Strip, start: int, kind: int, out: Array) -> None:  # noqa: ARG002 - all is there
+        """Make elements from `start` on."""
+        _run("mxfp4_run", *strip.arrays, start - strip.low, empty((_LINE,), np.float32), kind, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,67 +262,53 @@ class Bnb4:
         found = (self.codes, self.scale, self.table, self.nested_scale, self.nested_table, self.state)
         return tuple(part for part in found if part is not None)
 
-    @property
-    def band(self) -> int:
-        """About how many elements to make at once."""
-        return _BAND
+    def strip(self, reader: FileReader, start: int, span: int) -> Strip:
+        """Work out the scales of some blocks, and what two numbers a byte stands for."""
+        first = start // self.block
+        last = min(self.scale.size, -(-(start + span) // self.block))
+        table = whole(reader, self.table).reshape(-1)
+        pairs = np.stack([np.repeat(table, 16), np.tile(table, 16)], 1).reshape(-1).view(np.uint64)
+        return Strip(first * self.block, last * self.block, (pairs, self._scales(reader, first, last)))
 
-    def rows(self, reader: FileReader, low: int, out: Floats) -> None:
-        """Make rows from `low` on."""
-        from plait.checkpoint.dequantise.kernels import look_up
-
-        start = low * out.shape[1]
-        first, last = start // 2, (start + out.size + 1) // 2
-        raw = np.empty(last - first, np.uint8)
-        reader.read_into(self.codes.file, self.codes.offset + first, raw)  # whatever element type holds the bytes
-        scales = reader.kept((self, "scales"), lambda: self._scales(reader), most=KEPT)
-        look_up(raw, start % 2, start, numbers(reader, self.table), scales, self.block, out.reshape(-1))
-
-    def _scales(self, reader: FileReader) -> Floats:
+    def _scales(self, reader: FileReader, first: int, last: int) -> Floats:
+        stored = part_of(reader, self.scale, first, last - first)
         if self.nested_scale is None or self.nested_table is None:
-            return numbers(reader, self.scale).reshape(-1)
-        codes = raw_of(reader, self.scale, 0, self.scale.size)
-        nested = numbers(reader, self.nested_scale).reshape(-1)
-        values = numbers(reader, self.nested_table)[codes] * np.repeat(nested, self.nested_block)[: len(codes)]
-        made: Floats = values + np.float32(self.nested_offset)
+            return floats_of(stored, self.scale.dtype)
+        nested = whole(reader, self.nested_scale).reshape(-1)[np.arange(first, last) // self.nested_block]
+        made: Floats = whole(reader, self.nested_table).reshape(-1)[stored] * nested + np.float32(self.nested_offset)
         return made
 
+    def strip_bytes(self, span: int) -> int:
+        """A float a block, and the pairs."""
+        return 4 * (span // self.block + 2) + 2048
 
-def _fields(words: Array, bits: int) -> npt.NDArray[np.int32]:
-    """Split the words of `[n, m]` into `[n, m · 32 / bits]` fields, lowest bits first."""
-    shifts = np.arange(0, 32, bits, dtype=np.uint32)
-    fields = (words[:, :, None] >> shifts) & np.uint32((1 << bits) - 1)
-    split: npt.NDArray[np.int32] = fields.astype(np.int32).reshape(len(words), -1)
-    return split
+    def fill(self, reader: FileReader, strip: Strip, start: int, kind: int, out: Array) -> None:
+        """Make elements from `start` on."""
+        first = start // 2
+        raw = empty(((start + len(out) + 1) // 2 - first,), np.uint8)
+        reader.read_into(self.codes.file, self.codes.offset + first, raw)  # whatever element type holds the bytes
+        pairs, scales = strip.arrays
+        line = empty((_LINE,), np.float32)
+        _run("look_up_run", raw, start - strip.low, pairs, scales, self.block, line, line.view(np.uint64), kind, out)
 
 
-def _groups(reader: FileReader, index: StoredTensor | None, columns: int, group: int) -> npt.NDArray[np.int32]:
-    """Return the group of every column."""
+def _rows_of(start: int, span: int, columns: int, rows: int) -> tuple[int, int]:
+    """Return which rows a strip has: `span` elements from `start` on and what begins its first row; eights, for words."""
+    low = start // columns // 8 * 8
+    return low, min(rows, -(-(start + span) // columns // 8) * 8 if span >= columns else low + 8)
+
+
+def _groups(reader: FileReader, index: StoredTensor | None, group: int) -> tuple[npt.NDArray[np.int32], int]:
+    """Return the group of every column and 0, or nothing and how many columns that follow each other have one."""
     if index is not None:
-        found: npt.NDArray[np.int32] = raw_of(reader, index, 0, index.size).view(np.int32)
-        if not (found < 0).any():
-            return found
-    return (np.arange(columns) // group).astype(np.int32)
+        found = part_of(reader, index, 0, index.size).view(np.int32)
+        if not (found < 0).any() and not np.array_equal(found, np.arange(len(found)) // group):
+            return found.copy(), 0
+    return np.empty(0, np.int32), group
 
 
-def _strip(reader: FileReader, words: StoredTensor, low: int, high: int) -> npt.NDArray[np.uint32]:
-    """Cut columns [low, high) out of a matrix of int32 words, of which wider strips are read and kept."""
-    rows, columns = words.shape
-    width = min(columns, max(1, _STRIP // max(1, 4 * rows)))
-    out = np.empty((rows, high - low), np.uint32)
-    for which in range(low // width, -(-high // width)):
-        first, last = which * width, min((which + 1) * width, columns)
-        wide = reader.kept((words, "strip", which), partial(_read_strip, reader, words, first, last), most=KEPT)
-        begin, end = max(low, first), min(high, last)
-        out[:, begin - low : end - low] = wide[:, begin - first : end - first]
-    return out
-
-
-def _read_strip(reader: FileReader, words: StoredTensor, low: int, high: int) -> npt.NDArray[np.uint32]:
-    rows, columns = words.shape
-    if (low, high) == (0, columns):
-        return raw_of(reader, words, 0, words.size).view(np.uint32).reshape(rows, columns)
-    out = np.empty((rows, high - low), np.uint32)
-    for row in range(rows):
-        reader.read_elements(words, row * columns + low, out[row].view(np.uint8))
-    return out
+def _scale_columns(reader: FileReader, scales: StoredTensor, low: int, high: int) -> Floats:
+    """Return columns [low, high) of scales `[groups, n]` as rows of floats."""
+    groups, width = scales.shape
+    raw = columns_of(reader, scales, (0, groups), (low, high), width)
+    return np.ascontiguousarray(floats_of(raw, scales.dtype).reshape(groups, -1).T)

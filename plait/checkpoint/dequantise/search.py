@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from plait.checkpoint.dequantise.bands import Dequantised, Form
 from plait.checkpoint.dequantise.forms import Awq, Bnb4, Gptq, Mxfp4, Packed, Scaled
 from plait.checkpoint.dequantise.settings import Settings
+from plait.checkpoint.dequantise.strips import Direct, StripForm
 from plait.checkpoint.io import FileReader
 from plait.checkpoint.types import StoredTensor
 
@@ -46,11 +46,11 @@ class Search:
                     except _UnreadError as error:
                         self.problems.setdefault(str(error), []).append(name)
 
-    def take(self, name: str, shape: tuple[int, ...], form: Form) -> None:
+    def take(self, name: str, shape: tuple[int, ...], form: StripForm) -> None:
         """Enter a weight."""
         chief = form.parts[0]
         dtype = self.settings.dtype
-        derived = Dequantised(form, shape, dtype)
+        derived = Direct(form, shape, dtype)
         self.made[name] = StoredTensor(name, dtype, shape, chief.file, chief.offset, derived=derived)
         self.absorbed |= {part.name: name for part in form.parts}
 

@@ -230,10 +230,9 @@ def write(tmp_path):
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """Make bands so small that these tensors have many."""
-    for name in ("_BAND", "_WIDE"):
-        monkeypatch.setattr(f"plait.checkpoint.dequantise.forms.{name}", 450)
-    monkeypatch.setattr("plait.checkpoint.dequantise.forms._STRIP", 2000)
+    """Make strips so small that these tensors have many."""
+    for name, value in {"_SPAN": 450, "_SMALL": 100, "_AT_ONCE": 2000}.items():
+        monkeypatch.setattr(f"plait.checkpoint.dequantise.strips.{name}", value)
 
 
 @pytest.fixture

@@ -101,8 +101,14 @@ def test_scales_of_the_cache_are_named_as_left_out(formats, write):
     assert list(seen.left_out) == ["attn.k_scale", "attn.v_scale"]
 
 
-def test_every_number_is_in_the_table_of_the_format():
-    from plait.checkpoint.dequantise.forms import E2M1
-
-    numbers = np.arange(16, dtype=np.uint8).view(ml_dtypes.float4_e2m1fn)
-    assert [float(number) for number in numbers] == list(E2M1)
+def test_every_number_of_mxfp4_is_that_of_the_format(write, read):
+    codes = np.arange(256, dtype=np.uint8).reshape(1, 8, 2, 16)
+    scales = np.arange(100, 116, dtype=np.uint8).reshape(1, 8, 2)
+    made = read(write({"m.down_proj_blocks": codes, "m.down_proj_scales": scales}, {"quant_method": "mxfp4"}))
+    fields = np.stack([codes & 15, codes >> 4], -1).reshape(1, 8, 2, 32)
+    numbers = (
+        fields.view(ml_dtypes.float4_e2m1fn).astype(np.float32) * np.exp2(scales.astype(np.float32) - 127)[..., None]
+    )
+    np.testing.assert_array_equal(
+        made["m.down_proj"].view(np.uint16), numbers.reshape(1, 8, 64).transpose(0, 2, 1).astype(BF16).view(np.uint16)
+    )
