@@ -87,7 +87,9 @@ class _Placing:
             lora = self.sorted.modules.get(key)
             tensors = lora.parts.values() if lora else [self.sorted.whole[key][0]]
             reasons |= {tensor.name: why for tensor in tensors}
-        return reasons
+        read = {(held.file, held.offset) for made in self.made.values() for held in made.held}
+        gone = [one for name in self.made if (one := self.base.tensors.get(name)) and not _is_read(one, read)]
+        return reasons | {one.name: f"the adapter {self.adapter.reference} has it whole" for one in gone}
 
     def _head_that_follows(self, targets: Mapping[str, str]) -> frozenset[str]:
         """The keys of a head that the adapter has beside its embeddings and, by its config, tied to them."""
@@ -304,6 +306,10 @@ def _untied(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _made(old: StoredTensor, name: str, derived: LowRank | AddedBias) -> StoredTensor:
     code = "F64" if old.dtype == "F64" else "F32"
     return replace(old, name=name, dtype=code, strides=None, derived=derived, native=old.native or old.dtype)
+
+
+def _is_read(tensor: StoredTensor, read: Collection[tuple[str, int]]) -> bool:
+    return any((held.file, held.offset) in read for held in tensor.held)
 
 
 def _shape_of(lora: Lora) -> tuple[int, ...]:

@@ -91,8 +91,18 @@ def _plain(checkpoint: Checkpoint, search: Search, unused: Mapping[str, StoredTe
         config=plain_config(checkpoint.config),
         aliases={a: b for a, b in checkpoint.aliases.items() if a in tensors and b in tensors},
         notes=(*checkpoint.notes, *_notes(checkpoint, search, unused, scheme)),
-        left_out={**checkpoint.left_out, **dict.fromkeys(unused, "a scale that only the quantised model uses")},
+        left_out={**checkpoint.left_out, **_left_out(search, unused)},
     )
+
+
+def _left_out(search: Search, unused: Mapping[str, StoredTensor]) -> dict[str, str]:
+    """What of the files no weight is made from, and why."""
+    held = {part.name for made in search.made.values() for part in made.held}
+    said = [name for name in search.absorbed if name not in held]
+    return {
+        **dict.fromkeys(unused, "a scale that only the quantised model uses"),
+        **dict.fromkeys(said, "it says how a weight is stored, and has been read for that"),
+    }
 
 
 def _notes(checkpoint: Checkpoint, search: Search, unused: Mapping[str, StoredTensor], scheme: str) -> list[str]:
