@@ -265,7 +265,8 @@ def test_an_adapter_that_ties_both_ends_leaves_them_tied(settings, tmp_path, mon
     make(tmp_path, lambda: llama(tie_word_embeddings=True), settings | {"ensure_weight_tying": True})
     saved = [name for name in _adapter("adapter") if "lm_head" in name]
     Path("recipe.yml").write_text(BAKED.format(model="base+adapter"))
-    assert {drop.name for drop in plait.plan("recipe.yml").dropped} == set(saved)
+    dropped = {drop.name for drop in plait.plan("recipe.yml").dropped}
+    assert dropped - {"model.embed_tokens.weight"} == set(saved), "the base's embeddings, where the adapter has its own"
     assert any("lora_A" in name for name in saved)
     plait.merge("recipe.yml", "out")
     assert "lm_head.weight" not in plait.load("out")
