@@ -1,6 +1,7 @@
 """`plait export --gguf`: what is written reads back bit by bit, and runs elsewhere."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import plait
 from plait.checkpoint.gguf.splits import split_named
+from plait.export import writing
 
 BF16 = np.dtype("bfloat16")
 TEXT = "hello world, 12345 isn't  the QUICK\n\n brown fox <|end|> é 日本 "
@@ -266,3 +268,16 @@ def test_the_command(model, tmp_path):
     assert said["path"] == "x.gguf"
     assert (tmp_path / "x.gguf").stat().st_size == said["bytes"]
     assert run("model").exit_code == 2
+
+
+def test_a_file_that_does_not_read_back_is_not_kept(model, tmp_path, monkeypatch):
+    whole = writing.open_gguf
+
+    def cut(*arguments):
+        opened = whole(*arguments)
+        return replace(opened, tensors={name: opened.tensors[name] for name in list(opened.tensors)[1:]})
+
+    monkeypatch.setattr(writing, "open_gguf", cut)
+    with pytest.raises(plait.OutputError, match=r"does not read back as .*: lm_head\.weight"):
+        plait.export_gguf(model, "m.gguf")
+    assert not list(tmp_path.glob("m.gguf*"))

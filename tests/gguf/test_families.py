@@ -73,3 +73,26 @@ def test_a_family_goes_there_and_back(name):
         one, other = load("own", dtype=torch.float32)(ids).logits, back(ids).logits
     torch.testing.assert_close(other, one, rtol=0, atol=0)
     assert all(own[key].tobytes() == array.tobytes() for key, array in plait.load("back").items())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("Gemma2", {"layer_types": ["full_attention", "sliding_attention"]}, "no place for layer_types"),
+        ("Gemma2", {"query_pre_attn_scalar": 8}, "query_pre_attn_scalar 8 (it would be 16)"),
+        ("Qwen3Moe", {"decoder_sparse_step": 2}, "decoder_sparse_step 2"),
+        ("Qwen3Moe", {"norm_topk_prob": False}, "norm_topk_prob False (it would be True)"),
+        (
+            "Gemma3Text",
+            {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+            "rope_local_scaling",
+        ),
+    ],
+)
+def test_what_the_architecture_cannot_be_is_refused(name, settings, message):
+    build(name)
+    config = json.loads(Path("own/config.json").read_text())
+    Path("own/config.json").write_text(json.dumps(config | settings))
+    with pytest.raises(plait.CheckpointError) as caught:
+        plait.export_gguf("own", "m.gguf")
+    assert message in str(caught.value)

@@ -156,6 +156,10 @@ def test_every_way_of_cutting_is_known_by_its_steps(name):
     assert split_of(json.loads(json.dumps(data))) == split
     data["model"]["ignore_merges"] = not split.whole_words
     assert split_of(data) is None
+    data = {"pre_tokenizer": json.loads(json.dumps(split.steps)), "model": {"ignore_merges": split.whole_words}}
+    last = data["pre_tokenizer"].get("pretokenizers", [data["pre_tokenizer"]])[-1]
+    last["use_regex"] = not last["use_regex"]
+    assert split_of(data) is None, "cut twice, or not at all"
 
 
 def test_the_tokens_of_the_metadata_are_shown(model_file, write_gguf, tmp_path):

@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plait.__main__": {"plait.cli"},
     "plait": {*FACTS, "plait.hub", "plait.export", "plait.api", "plait.checkpoint", "plait.planning", "plait.engine", "plait.adapters"},
 }  # fmt: skip
-HEAVY = {"torch", "transformers", "lm_eval", "optuna", "ray", "peft", "accelerate"}
+HEAVY = {"torch", "transformers", "lm_eval", "optuna", "ray", "peft", "accelerate", "gguf"}
 MODULES = sorted((ROOT / "plait").rglob("*.py"))
 
 
