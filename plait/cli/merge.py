@@ -27,6 +27,7 @@ __all__ = ["command"]
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier output; nothing of it is kept.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Open the output anew and check it.")
+@click.option("--sync", is_flag=True, help="Wait until all is on the disk before the output gets its name.")
 @click.option("--allow-nonfinite", is_flag=True, help="Go on in spite of NaN or infinity.")
 @methods_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -49,8 +50,8 @@ def command(
             with reporter(plan, quiet=quiet, verbose=verbose, as_json=as_json) as tell:
                 result = plait.merge(recipe, out, planned=plan, on_event=tell, **options)
         except KeyboardInterrupt:
-            raise Interrupted(
-                f"Interrupted. There is no {out} yet; what is done is kept beside it, and the same command goes on there."
-            ) from None
+            kept = "what is done is kept beside it, and the same command goes on there"
+            kept = kept if plan.recipe.adapter is None else "nothing was kept"
+            raise Interrupted(f"Interrupted. There is no {out} yet; {kept}.") from None
     if not quiet and not as_json:
         click.echo(result_as_text(result))

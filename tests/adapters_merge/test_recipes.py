@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 import plait
@@ -261,3 +262,32 @@ def test_a_folder_that_is_no_checkpoint_is_told(tmp_path, recipe):
     assert recipe
     with pytest.raises(CheckpointError):
         plait.inspect(tmp_path / "r.yml")
+
+
+def test_copies_of_the_bases_own_tensors_are_dropped_by_name(adapter, recipe):
+    from safetensors.numpy import load_file, save_file
+
+    file = adapter("one", 1) / "adapter_model.safetensors"
+    tensors, name = load_file(file), "base_model.model.lm_head.original_module.weight"
+    save_file(tensors | {name: next(iter(tensors.values()))}, file)
+    made = plait.merge(recipe("one"), "out")
+    assert [(drop.model, drop.name) for drop in made.plan.dropped] == [("one", name)]
+    assert len(load_file(made.path / "adapter_model.safetensors")) == len(tensors)
+
+
+def test_parameters_are_explained_module_by_module(adapter, recipe):
+    adapter("one", 1), adapter("two", 2)
+    path = recipe("one", "two", method="ties", parameters={"density": [0.1, 0.9]})
+    found = plait.explain(path, "*.1.*q_proj*")
+    (density,) = {one.value for step in found for one in step.explained if one.parameter == "density"}
+    assert density == 0.9
+
+
+def test_a_step_after_the_method(adapter, recipe, deltas):
+    one = deltas(adapter("one", 1))
+    post = [{"scale": 3}, {"rescale_norm": {}}]
+    thrice = deltas(plait.merge(recipe("one", method="task_arithmetic", post=post[:1]), "out").path)
+    back = deltas(plait.merge(recipe("one", method="task_arithmetic", post=post), "back").path)
+    for name in one:
+        np.testing.assert_allclose(thrice[name], 3 * one[name], atol=1e-5)
+        np.testing.assert_allclose(back[name], one[name], atol=1e-5)

@@ -20,7 +20,7 @@ from plait.output.lock import Lock
 from plait.planning.document import Planned, plan_document
 from plait.planning.layout import lay_out
 from plait.planning.parameters import check_document
-from plait.planning.types import File, Plan, Source, Step
+from plait.planning.types import Dropped, File, Plan, Source, Step
 from plait.planning.views import Library
 from plait.recipe import takes
 from plait.recipe.types import AdapterSpec, ModelRef, Recipe, TensorRule
@@ -219,7 +219,7 @@ def _assemble(recipe: Recipe, models: Models, made: Planned, seed: int) -> Adapt
         config=None,
         side_files=files,
         seed=seed,
-        dropped=tuple(drop for drop in made.dropped if drop.model != str(NO_BASE)),
+        dropped=(*_unread(models), *(drop for drop in made.dropped if drop.model != str(NO_BASE))),
         warnings=(*made.warnings, *(Fault(text, recipe.where) for text in told), *_apart(models, recipe)),
         notes=(*models.notes, *(note for note in made.notes if not note.startswith("config.json"))),
         texts={CONFIG_NAME: ""},
@@ -232,6 +232,12 @@ def _assemble(recipe: Recipe, models: Models, made: Planned, seed: int) -> Adapt
         factors=factors,
         adapters=tuple(one.reference for one in models.adapters),
     )
+
+
+def _unread(models: Models) -> Iterator[Dropped]:
+    for adapter in models.adapters:
+        for name in adapter.sorted.unread:
+            yield Dropped(adapter.reference, name, "a copy of the base's own tensor")
 
 
 def _spec(recipe: Recipe) -> AdapterSpec:
