@@ -87,6 +87,7 @@ def merge(
     overwrite: bool = False,
     verify: bool = True,
     allow_nonfinite: bool = False,
+    sync: bool = False,
     on_event: Callable[[Event], None] | None = None,
     planned: Plan | None = None,
 ) -> MergeResult:
@@ -104,6 +105,7 @@ def merge(
         overwrite: Replace an earlier output; nothing of it is kept.
         verify: Open the output anew and hold it against the plan and its own config.
         allow_nonfinite: Go on when an input has, or the merge makes, NaN or infinity.
+        sync: Wait until all of it is on the disk before the folder gets its name, so that a power cut cannot harm it.
         on_event: Called with progress, from any thread.
         planned: What `plan` returned for this recipe and these arguments, to save planning twice.
 
@@ -117,9 +119,13 @@ def merge(
     made = planned or plan(recipe, shard_size=shard_size, seed=seed)
     if made.recipe.adapter is not None:
         from plait.adapters.merging import Work, merge_adapters
+        from plait.engine.folder import make_durable
 
         work = Work(threads or _cores(), memory, device, overwrite, verify, allow_nonfinite)
-        return merge_adapters(made, Path(out), work, on_event or (lambda _event: None))
+        merged = merge_adapters(made, Path(out), work, on_event or (lambda _event: None))
+        if sync:
+            make_durable(merged.path)
+        return merged
     lock = read_lock(Path(recipe))
     return execute(
         made,
@@ -131,6 +137,7 @@ def merge(
         overwrite=overwrite,
         verify=verify,
         allow_nonfinite=allow_nonfinite,
+        sync=sync,
         shard_size=shard_size or (lock.shard_size if lock else DEFAULT_SHARD_SIZE),
         on_event=on_event,
     )

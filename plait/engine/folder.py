@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from plait.engine.journal import JOURNAL_NAME
 from plait.errors import OutputError
 
-__all__ = ["check_output", "make_folder", "partial_folder", "publish", "require_space", "sweep"]
+__all__ = ["check_output", "make_durable", "make_folder", "partial_folder", "publish", "require_space", "sweep"]
 
 _OURS = ("plait.lock", "config.json", "model.safetensors", "model.safetensors.index.json", "adapter_config.json")
 
@@ -98,6 +99,26 @@ def publish(partial: Path, out: Path, *, overwrite: bool) -> None:
             old.rename(out)
         raise OutputError(f"{partial} could not be renamed to {out}: {error.strerror}.") from error
     shutil.rmtree(old, ignore_errors=True)
+
+
+def make_durable(folder: Path) -> None:
+    """Wait until every file of the folder, and the folder with its name, is on the disk.
+
+    Raises:
+        OutputError: the system could not write one.
+    """
+    places = [*sorted(path for path in folder.rglob("*") if not path.is_symlink()), folder, folder.absolute().parent]
+    for path in places:
+        if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+            continue  # a system that cannot open folders keeps their names by itself
+        try:
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written to the disk: {error.strerror}.") from error
 
 
 def sweep(partial: Path, keep: Collection[str]) -> None:

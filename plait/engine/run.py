@@ -14,7 +14,7 @@ from plait.checkpoint.io import FileReader, FileWriter
 from plait.engine.device import device_named
 from plait.engine.fetch import fetch_inputs
 from plait.engine.fingerprint import fingerprint
-from plait.engine.folder import check_output, make_folder, partial_folder, publish, require_space, sweep
+from plait.engine.folder import check_output, make_durable, make_folder, partial_folder, publish, require_space, sweep
 from plait.engine.hashes import Registry
 from plait.engine.journal import JOURNAL_NAME, Journal
 from plait.engine.model_class import model_class_findings
@@ -90,6 +90,7 @@ def execute(
     overwrite: bool = False,
     verify: bool = True,
     allow_nonfinite: bool = False,
+    sync: bool = False,
     shard_size: int,
     on_event: Callable[[Event], None] | None = None,
 ) -> MergeResult:
@@ -129,8 +130,12 @@ def execute(
         if verify:
             tell(Event("verify", str(out), meter.read, meter.written))
             warnings += _verified(plan, partial, work)
+        if sync:
+            make_durable(partial)
         publish(partial, out, overwrite=overwrite)
         (out / JOURNAL_NAME).unlink()
+        if sync:
+            make_durable(out)
     for text in warnings:
         tell(Event("warning", text))
     tell(Event("done", str(out), meter.read, meter.written))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -252,3 +253,26 @@ def test_writers_are_closed(linear, tmp_path, monkeypatch):
     monkeypatch.setattr(FileWriter, "close", lambda self: (closed.append(self), close(self)))
     plait.merge(linear, tmp_path / "out")
     assert len(closed) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of open files are read from /proc")
+@pytest.mark.parametrize("sync", [True, False])
+def test_what_is_to_be_on_the_disk_is_before_the_folder_has_its_name(sync, models, recipe, tmp_path, monkeypatch):
+    models("BF16", shards=2)
+    waited: list[tuple[str, bool]] = []
+    real = os.fsync
+
+    def note(fd: int) -> None:
+        waited.append((str(Path(f"/proc/self/fd/{fd}").readlink()), (tmp_path / "out").exists()))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    plait.merge(recipe("ties"), tmp_path / "out", sync=sync)
+    before = {Path(path).name for path, published in waited if not published and "out.partial" in path}
+    after = {path for path, published in waited if published}
+    if sync:
+        assert {path.name for path in (tmp_path / "out").iterdir()} | {"out.partial"} <= before
+        assert {str(tmp_path), str(tmp_path / "out")} <= after
+    else:
+        assert not before & {"model.safetensors", "config.json"}
+        assert not after
