@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from plait.checkpoint.names import list_some
 from plait.errors import Fault
 from plait.planning.decide import Decisions
 from plait.planning.extra import Extras
 from plait.planning.slots import Laid
 from plait.planning.types import Dropped
-from plait.planning.views import View, some
+from plait.planning.views import View
 from plait.recipe.types import Recipe
 from plait.structure import locate
 
@@ -99,12 +100,12 @@ class Account:
         where, hint = self.recipe.where, "Add a `tensors:` rule (copy_from, drop), or leave out `strict`."
         told = []
         for reason, names in decisions.partial.items():
-            told.append(f"{_count(names)} copied, not merged ({reason}): {some(names)}.")
+            told.append(f"{_count(names)} copied, not merged ({reason}): {list_some(names, 4)}.")
         by_model: dict[tuple[str, str], list[str]] = {}
         for drop in surprising:
             by_model.setdefault((drop.model, drop.reason), []).append(drop.name)
         for (model, reason), names in by_model.items():
-            told.append(f"{_count(names)} of {model} dropped ({reason}): {some(names)}.")
+            told.append(f"{_count(names)} of {model} dropped ({reason}): {list_some(names, 4)}.")
         if self.recipe.strict:
             return [Fault(f"strict: {text}", where, hint) for text in told], []
         return [], [Fault(text, where) for text in told]

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from plait.checkpoint.aligned import AVERAGE, Fill, aligned
+from plait.checkpoint.names import list_some
 from plait.checkpoint.vocabulary import Vocabulary, read_json, read_vocabulary
 from plait.errors import Fault
 from plait.output.config import output_config
 from plait.planning.types import Source
 from plait.planning.union import Added, TokenizerFiles, add_tokens, renumbered
-from plait.planning.views import View, some
+from plait.planning.views import View
 from plait.recipe.types import ModelRef, ModelToken, Recipe, TokenizerSpec, TokenRule
 from plait.structure import embedding_and_heads, vocab_biases
 
@@ -145,7 +146,7 @@ class _Work:
         extra = [token for token in theirs.ids if token not in own.ids]
         ghosts = [token for token in extra if theirs.ids[token] >= height]
         if ghosts:
-            text = f"tokenizer: {len(ghosts)} tokens of {view.reference} have no row and are not added: {some(ghosts)}."
+            text = f"tokenizer: {len(ghosts)} tokens of {view.reference} have no row and are not added: {list_some(ghosts, 4)}."
             self.warnings.append(Fault(text, self.spec.where))
         return [token for token in extra if theirs.ids[token] < height]
 
@@ -198,7 +199,9 @@ class _Work:
             theirs = self.known[view.reference]
             gone = [token for token in theirs.ids if token not in vocabulary.ids and theirs.ids[token] < _height(view)]
             if gone:
-                told.append(f"tokenizer: {len(gone)} tokens of {view.reference} are not in the output: {some(gone)}.")
+                told.append(
+                    f"tokenizer: {len(gone)} tokens of {view.reference} are not in the output: {list_some(gone, 4)}."
+                )
         return told
 
 
@@ -335,7 +338,9 @@ class _Rows:
     def _tell(self) -> None:
         if self._empty:
             found = sorted(self._empty)
-            text = f"tokenizer: {len(found)} tokens have no row in any input and get rows of zeros: {some(found)}."
+            text = (
+                f"tokenizer: {len(found)} tokens have no row in any input and get rows of zeros: {list_some(found, 4)}."
+            )
             self.work.warnings.append(Fault(text, self.work.spec.where))
 
 

@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from plait.checkpoint.experts import Bank, find_banks, needs_rearranging, rearranged
+from plait.checkpoint.names import list_some
 from plait.checkpoint.types import StoredTensor
 from plait.errors import CheckpointError, Fault
 from plait.planning.types import Source
-from plait.planning.views import View, some
+from plait.planning.views import View
 from plait.recipe.types import Recipe
 
 __all__ = ["lay_out_experts"]
@@ -60,7 +61,7 @@ class _Work:
                 self._one(bank, like, entries, names)
         for why, blocks in self.problems.items():
             message = f"{self.view.reference} stores its experts in another layout than {self.donor.reference}, and"
-            self.faults.append(Fault(f"{message} {why} ({some(blocks)}).", self.recipe.where, _OUT))
+            self.faults.append(Fault(f"{message} {why} ({list_some(blocks, 4)}).", self.recipe.where, _OUT))
         if self.faults or not self.told:
             return self.view
         aliases = {names.get(a, a): names.get(b, b) for a, b in self.view.aliases.items()}

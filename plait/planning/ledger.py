@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from plait.checkpoint.names import list_some
 from plait.planning.types import Dropped, Plan, Source, Step
 
 __all__ = ["Copied", "Generated", "Ledger", "ledger_as_data", "ledger_as_lines", "ledger_of"]
@@ -77,15 +78,16 @@ def _new_rows(source: Source) -> int:
 
 def ledger_as_lines(ledger: Ledger, *, every: bool = False) -> list[str]:
     """Write the ledger, each entry with its names: all of them, or the first few unless `every`."""
+    shown = len(ledger.merged) + len(ledger.copied) + len(ledger.dropped) + len(ledger.tied) if every else _SHOWN
     lines = [f"merged     {_count(len(ledger.merged))}"]
     for (model, reason), names in _grouped(((one.model, one.reason), one.name) for one in ledger.copied).items():
-        lines.append(f"copied     {_count(len(names))} from {model} ({reason}): {_some(names, every=every)}")
+        lines.append(f"copied     {_count(len(names))} from {model} ({reason}): {list_some(names, shown)}")
     for (what,), names in _grouped(((one.what,), one.name) for one in ledger.generated).items():
-        lines.append(f"generated  {what}: {_some(names, every=every)}")
+        lines.append(f"generated  {what}: {list_some(names, shown)}")
     pairs = [f"{name} = {kept}" for name, kept in ledger.tied.items()]
-    lines += [f"tied       {_count(len(pairs))}, not written: {_some(pairs, every=every)}"] if pairs else []
+    lines += [f"tied       {_count(len(pairs))}, not written: {list_some(pairs, shown)}"] if pairs else []
     for (model, reason), names in _grouped(((one.model, one.reason), one.name) for one in ledger.dropped).items():
-        lines.append(f"dropped    {_count(len(names))} of {model} ({reason}): {_some(names, every=every)}")
+        lines.append(f"dropped    {_count(len(names))} of {model} ({reason}): {list_some(names, shown)}")
     return lines
 
 
@@ -98,12 +100,6 @@ def _grouped(entries: Iterable[tuple[tuple[str, ...], str]]) -> dict[tuple[str, 
 
 def _count(number: int) -> str:
     return f"{number} tensor{'s' if number != 1 else ''}"
-
-
-def _some(names: Sequence[str], *, every: bool) -> str:
-    shown = names if every else names[:_SHOWN]
-    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-    return ", ".join(shown) + more
 
 
 def ledger_as_data(ledger: Ledger) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from plait.checkpoint.experts import Bank, Key, Matching, Slabs, find_banks, matched
 from plait.checkpoint.io import FileReader
+from plait.checkpoint.names import list_some
 from plait.checkpoint.types import StoredTensor
 from plait.dtypes import DTYPES
 from plait.errors import Fault
 from plait.planning.types import Plan, Source
-from plait.planning.views import View, some
+from plait.planning.views import View
 from plait.recipe.types import ExpertsSpec, Recipe
 from plait.structure.configs import stated
 
@@ -109,7 +110,7 @@ class _Work:
         lost = [key for key in (*weights, *routers) if key not in base or key not in own]
         if lost:
             self._fault(
-                f"experts: {self.view.reference} lacks {some(lost)} of {bank.block}, in that shape, so its experts cannot be matched"
+                f"experts: {self.view.reference} lacks {list_some(lost, 4)} of {bank.block}, in that shape, so its experts cannot be matched"
             )
             return
         by = ((*weights,), (*routers,)) if self.spec.match == "weights" else ((*routers,),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from plait.planning.types import Dropped, Model, Source
 from plait.recipe.types import ModelRef
 from plait.structure import Stack, align, find_stacks, locate
 
-__all__ = ["Library", "View", "align_to", "some"]
+__all__ = ["Library", "View", "align_to"]
 
 
 @dataclass(eq=False)
@@ -164,13 +164,3 @@ def align_to(donor: View, view: View) -> tuple[View, str]:
 
 def _as_words(strip: str, add: str) -> str:
     return " and ".join(f"{verb} {part!r}" for verb, part in (("without", strip), ("with", add)) if part)
-
-
-def some(names: Sequence[str], shown: int = 4) -> str:
-    """Write the first few of many names.
-
-    >>> some(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
