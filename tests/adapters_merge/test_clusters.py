@@ -68,6 +68,15 @@ def test_ranks_seeds_and_repeats(adapter, merge):
     assert first == (merge(said, threads=3).path / "adapter_model.safetensors").read_bytes()
 
 
+def test_what_a_rule_copies_is_copied(adapter, merge, deltas):
+    adapter("one", 1), adapter("two", 2)
+    made = merge(recipe({"one": 1, "two": 1}, 3, tensors=[{"match": "*.0.*", "copy_from": "two"}]))
+    found, two = deltas(made.path), deltas(made.path.with_name("two"))
+    assert sorted({(".0." in one.module, one.rank) for one in made.modules}) == [(False, 3), (True, 4)]
+    for name in found:
+        assert np.allclose(found[name], two[name], atol=1e-7) == (".0." in name)
+
+
 def test_what_clusters_refuse(adapter, merge):
     adapter("one", 1), adapter("two", 2)
     with pytest.raises(MergeError, match="no adapter can have a negative weight in a mean"):

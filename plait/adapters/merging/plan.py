@@ -261,7 +261,7 @@ def _base_layers(models: Models, makings: Sequence[Making]) -> Iterator[Step]:
 
 
 def _rank(making: Making, spec: AdapterSpec) -> int:
-    wanted = spec.rank or spec.clusters
+    wanted = None if making.how == "beside" else spec.rank or spec.clusters
     return min(making.most, wanted) if wanted else making.most
 
 
@@ -302,7 +302,7 @@ def _without_zeros(step: Step, models: Models) -> Step:
 
 def _making(joined: Joined, step: Step, spec: AdapterSpec, models: Models) -> Making:
     if spec.clusters is not None:
-        return Making(joined, step, "clusters", _shares(step, models))
+        return Making(joined, step, "beside" if step.action == "copy" else "clusters", _shares(step, models))
     alone = step.action == "copy" or (step.method in (*_SUMS, "passthrough") and not step.post)
     return (
         Making(joined, step, "beside", _shares(step, models)) if spec.exact and alone else Making(joined, step, "core")
