@@ -90,6 +90,17 @@ MUTANTS = [
     Mutant(GGUF + "forms.py", "np.arange(rows).reshape(-1, 2).T", "np.arange(rows).reshape(2, -1).T", "tests/gguf/test_reading.py -k piece"),
     Mutant(GGUF + "forms.py", "out -= np.float32(self.minus)", "out -= np.float32(0)", "tests/gguf/test_reading.py -k gemma"),
     Mutant(GGUF + "tokenizer.py", "(-scores[number], number,", "(scores[number], number,", "tests/gguf/test_tokenizer.py -k sentencepiece"),
+    Mutant("hub/pieces.py", "max(stop, _FIRST) if begin == 0 else stop", "stop", "tests/hub/test_planning.py -k usual"),
+    Mutant("hub/pieces.py", "zlib.crc32(piece) != check", "False", "tests/hub/test_planning.py -k damaged"),
+    Mutant("hub/pieces.py", "self._keep(low, found)", "None", "tests/hub/test_planning.py -k second_plan"),
+    Mutant("hub/fetch.py", "self._digest, self._done = hashlib.sha256(), 0", "self._done = 0", "tests/hub/test_merging.py -k forgets_ranges"),
+    Mutant("hub/fetch.py", "if self._is_wrong() and resumed:", "if False:", "tests/hub/test_merging.py -k damaged"),
+    Mutant("hub/fetch.py", 'part.open("a+b")', 'part.open("w+b")', "tests/hub/test_merging.py -k killed"),
+    Mutant("hub/fetch.py", "free < needed + written", "free < needed", "tests/hub/test_merging.py -k space"),
+    Mutant("hub/snapshot.py", "_listed(repo, pinned or revision", "_listed(repo, revision", "tests/hub/test_merging.py -k commits"),
+    Mutant("hub/snapshot.py", 'name.count("/") == one.count("/")', "True", "tests/hub/test_planning.py -k no_weights"),
+    Mutant("hub/push.py", "delete_patterns=list(_STALE)", "delete_patterns=[]", "tests/hub/test_pushing.py -k old_shards"),
+    Mutant("hub/push.py", "if private and not", "if False and not", "tests/hub/test_pushing.py -k everybody"),
     Mutant("export/weights.py", "if self.plus:", "if self.heads:", "tests/gguf/test_families.py -k Gemma2"),
     Mutant("export/writing.py", "_fill(part, constants, 1)", "_fill(part, (), 1)", "tests/gguf/test_export.py -k llama_3"),
     Mutant("adapters/merging/space.py", "np.sign(part.scaling) * (ups", "(ups", "tests/adapters_merge/test_space.py -k likeness"),
@@ -119,7 +130,7 @@ def main(words: list[str]) -> int:
 
 def _copy(folder: Path) -> Path:
     """Copy what the tests need, with what is compiled already."""
-    for part in ("plait", "tests/ops", "tests/methods", "tests/gguf", "tests/adapters_merge"):
+    for part in ("plait", "tests/ops", "tests/methods", "tests/gguf", "tests/adapters_merge", "tests/hub"):
         shutil.copytree(ROOT / part, folder / part)  # with the files' times, so that compiled kernels count as fresh
     for file in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy2(ROOT / file, folder / file)

@@ -165,7 +165,9 @@ def _from_hub(reference: str, revision: str | None, root: Path | None, commits: 
         return open_snapshot(reference, revision, SMALL, commits).folder
     except CheckpointError as error:
         at = f"@{revision}" if revision else ""
-        raise CheckpointError(f"{reference}{at} (a hub id: {places}): {error}.") from error
+        told = str(error).rstrip(".")
+        end = "" if told.endswith("?") else "."
+        raise CheckpointError(f"{reference}{at} (a hub id: {places}): {told}{end}") from error
 
 
 def _read_file(file: Path) -> tuple[dict[str, StoredTensor], list[str]]:

@@ -19,10 +19,10 @@ TRIES, FIRST_WAIT, LONGEST_WAIT = 5, 0.5, 8.0
 Value = TypeVar("Value")
 
 
-def patiently(ask: Callable[[], Value]) -> Value:
+def patiently(ask: Callable[[], Value], tries: int = TRIES) -> Value:
     """Call `ask` until it answers; what may pass (a cut, a busy hub) is tried again a few times."""
     wait = FIRST_WAIT
-    for _ in range(TRIES - 1):
+    for _ in range(tries - 1):
         done, value = _tried(ask)
         if done:
             return cast("Value", value)

@@ -54,7 +54,7 @@ def fetch(paths: Iterable[str], tell: Tell | None = None, *, beside: Path | None
     if not files:
         return
     if is_offline():
-        names = ", ".join(f"{file.repo}: {file.name}" for file in files)
+        names = ", ".join(file.shown for file in files)
         raise CheckpointError(
             f"Not in the cache: {names}. HF_HUB_OFFLINE is set, so nothing can be fetched. Unset it, or fetch them first: "
             f"hf download {files[0].repo} --revision {files[0].commit}"
@@ -146,7 +146,7 @@ def _fetch_one(file: PartialFile, meter: _Meter) -> None:
     size = Path(found).stat().st_size
     if size != file.size:
         raise CheckpointError(f"{found}: {size} bytes, but the hub lists {file.size}. Remove it, and run this again.")
-    meter(file.name, file.size - shown)
+    meter(file.shown, file.size - shown)
     forget(file)
 
 
@@ -219,13 +219,13 @@ class _Download:
 
     def _begin_again(self) -> None:
         self._stream.truncate(0)
-        self._meter(self._file.name, -self._done)
+        self._meter(self._file.shown, -self._done)
         self._digest, self._done = hashlib.sha256(), 0
 
     def _count(self, block: bytes) -> None:
         self._digest.update(block)
         self._done += len(block)
-        self._meter(self._file.name, len(block))
+        self._meter(self._file.shown, len(block))
 
     def _go_on(self) -> None:
         file = self._file

@@ -21,8 +21,8 @@ from plait.hub.store import Entry, pieces_file
 __all__ = ["PartialFile", "forget", "names_in", "notes_on", "partial_file", "prefetch_headers", "register"]
 
 _BLOCK = 4096
-_FIRST = 32
-"""Blocks asked for at a file's begin: most headers, at once."""
+_FIRST = 24
+"""Blocks asked for at a file's begin, 98 kB: most headers, at once."""
 _MOST = 100_000_000
 """Bytes of a header: what safetensors allows."""
 _RECORD = struct.Struct("<QII")  # offset, length, CRC-32; then the bytes
@@ -45,6 +45,11 @@ class PartialFile:
     def name(self) -> str:
         """The file's name in its repository."""
         return Path(self.path).name
+
+    @property
+    def shown(self) -> str:
+        """What progress calls it."""
+        return f"{self.repo}: {self.name}"
 
     @property
     def size(self) -> int:

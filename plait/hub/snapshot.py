@@ -18,8 +18,8 @@ from plait.hub.store import Entry, Listing, keep_commit, keep_listing, kept_comm
 __all__ = ["Snapshot", "hub_name", "open_snapshot", "repository_folder"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_TIMEOUT = 30.0
-"""Seconds for the one request that lists a repository."""
+_TIMEOUT, _TRIES = 15.0, 3
+"""Seconds for the one request that lists a repository, and how often it is made: a mistyped path looks like a name."""
 _AT_ONCE = 8
 
 
@@ -90,7 +90,7 @@ def _listed(repo: str, revision: str) -> tuple[Listing, tuple[str, ...]]:
         return _last_seen(repo, revision, "HF_HUB_OFFLINE is set"), ()
     try:
         info: Any = patiently(
-            lambda: library().HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT)
+            lambda: library().HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT), _TRIES
         )
     except Exception as error:
         if not is_unreachable(error):

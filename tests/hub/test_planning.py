@@ -35,7 +35,7 @@ def sharded(seed: int, shards: int = 3, rows: int = 2048) -> dict[str, bytes]:
     files["generation_config.json"] = b"{}"
     return files | {
         "pytorch_model.bin": b"x" * 100_000, "model.gguf": b"GGUF" * 1000, "original/params.json": b"{}",
-        "original/model.safetensors": b"y" * 10_000, "onnx/model.onnx": b"z" * 10_000, "training_args.bin": b"t" * 5000,
+        "original/model.safetensors": b"y" * 10_000, "onnx/model.onnx": b"z" * 10_000, "onnx/model.safetensors.index.json": b"{}", "training_args.bin": b"t" * 5000,
     }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_a_plan_serves_headers_and_no_weights(hub, tmp_path):
     (tmp_path / "recipe.yml").write_text(RECIPE)
     made = api.plan(tmp_path / "recipe.yml")
     assert len(made.steps) == 5
-    assert hub.served < 1_500_000
+    assert hub.served < 1_000_000  # of 51 MB
     assert not list(tmp_path.rglob("*.safetensors"))
     assert not [line for line in hub.requests if any(part in line for part in (".bin", "gguf", "original", "onnx"))]
 
@@ -73,6 +73,13 @@ def test_a_commit_is_asked_for_once(hub, tmp_path):
     hub.forget()
     assert f"org/a@{commit} is commit {commit} of the hub." in api.inspect(f"org/a@{commit}").notes
     assert hub.requests == []
+
+
+def test_a_usual_header_is_one_request(hub):
+    tensors = {f"model.layers.{i}.{'x' * 80}.weight": np.ones((8, 64), np.float32) for i in range(300)}  # 50 kB
+    hub.add("org/usual", {"model.safetensors": save(tensors), "config.json": b"{}"})
+    assert len(api.inspect("org/usual").tensors) == 300
+    assert len([line for line in hub.requests if "/cdn/" in line]) == 1
 
 
 def test_headers_longer_than_the_first_request(hub):
@@ -120,6 +127,7 @@ def test_faults_name_the_way_out(hub, recipe, tmp_path):
     assert "no such file or folder in" in told("org/nothing")
     message = told("org/a@mian")
     assert "org/a has no revision 'mian'. It has main. Did you mean 'main'?" in message
+    assert message.endswith("?")
     assert message.startswith("org/a@mian (a hub id: no such file")
     recipe.write_text(RECIPE.replace("org/a", "org/gated").replace("org/b@main", "org/b@v1"))
     with pytest.raises(RecipeError) as caught:
