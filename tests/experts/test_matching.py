@@ -92,6 +92,19 @@ def test_matching_is_the_same_in_small_pieces(made, recipe, tmp_path, monkeypatc
     assert one.read_bytes() == two.read_bytes() == wanted.read_bytes()
 
 
+def test_groups_of_experts_stay_whole(made, recipe, tmp_path):
+    """Routing chooses groups before experts, so a copy with experts of both groups mixed is another model."""
+    a = made("deepseek_v3").folders["a", "each"]
+    (mixed,) = shuffled(a, tmp_path / "b").values()
+    assert len({e // 4 for e in mixed[:4]}) == 2
+    models = f"models: [{{model: {a}}}, {{model: {tmp_path / 'b'}}}]"
+    linear = f"merge_method: linear, base_model: {a}, parameters: {{weight: 0.5}}, experts: {{match: weights}}"
+    plait.merge(recipe(f"{{{linear}, {models}}}"), tmp_path / "out")
+    (order,) = json.loads((tmp_path / "out" / "plait.lock").read_text())["experts"].values()
+    found = [int(e) // 4 for e in order.split()]
+    assert len(set(found[:4])) == len(set(found[4:])) == 1
+
+
 def test_equal_experts_are_told_apart_by_the_router_and_else_stay(made, recipe, tmp_path):
     """As in a model that was made of one dense model's layers: all experts alike, routers not."""
     family = made("qwen3_moe")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 __all__ = ["assign"]
 
 Numbers = npt.NDArray[np.int64]
-_STEPS = 1 << 30  # a level's values are compared in steps of their largest, divided by this
+_STEPS = 30  # a level's values are compared in steps of 2^-30 of the power of two above their largest
 _NEVER = 1 << 45  # above any sum of a level's costs, and small enough that such sums fit 64 bits
 
 
@@ -18,7 +18,7 @@ def assign(levels: Sequence[npt.NDArray[np.float64]], groups: int = 1) -> Number
     """Pair rows with columns so that the sum of `levels[0]` is greatest, among equals that of `levels[1]`, and so on.
 
     Among those that are equal in all, as many as can be stay where they are, row i with column i. Values closer than
-    2⁻³⁰ of the level's largest magnitude count as equal, so that rounding decides nothing.
+    about 2⁻³⁰ of the level's largest magnitude count as equal, so that rounding decides nothing.
 
     Args:
         levels: Each `[n, n]`, finite; n up to 1024.
@@ -34,8 +34,8 @@ def assign(levels: Sequence[npt.NDArray[np.float64]], groups: int = 1) -> Number
     allowed = np.ones((count, count), bool)
     pairs = np.arange(count)
     for level in (*levels, np.eye(count)):
-        scale = float(abs(level).max()) or 1.0
-        cost = -np.rint(level / scale * _STEPS).astype(np.int64)
+        power = int(np.frexp(abs(level).max())[1])  # of two, so that whole numbers and halves stay exact
+        cost = -np.rint(np.ldexp(level, _STEPS - power)).astype(np.int64)
         cost -= cost.min()
         pairs, allowed = _by_groups(np.where(allowed, cost, _NEVER), allowed, groups)
     return pairs
