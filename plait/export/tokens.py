@@ -68,12 +68,18 @@ def tokens_of(files: Mapping[str, Path], texts: Mapping[str, str], config: Mappi
         if isinstance(token, str) and token in numbers:
             ids[own] = numbers[token]
     begins, ends = _around(data.get("post_processor"))
-    begins = settings.get("add_bos_token", begins)
+    if begins is None and made.model == "gpt2":
+        begins = False  # what llama.cpp would do by itself goes by the way of cutting
     return Tokens(
         made.model, made.pre, made.texts, made.kinds, made.scores, made.merges,
         {role: number for role, number in ids.items() if 0 <= number < rows},
-        begins, settings.get("add_eos_token", ends), made.prefixed,
+        _stated(settings, "add_bos_token", begins), _stated(settings, "add_eos_token", ends), made.prefixed,
     )  # fmt: skip
+
+
+def _stated(settings: Mapping[str, Any], key: str, otherwise: bool | None) -> bool | None:
+    value = settings.get(key)
+    return value if isinstance(value, bool) else otherwise
 
 
 def _around(post: Any) -> tuple[bool | None, bool | None]:

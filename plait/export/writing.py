@@ -80,6 +80,7 @@ def export_gguf(
     tensors = (*constants, *tensors_of(opened, family, config, TYPES[asked][0]))
     part = target.with_name(target.name + _PART)
     try:
+        part.parent.mkdir(parents=True, exist_ok=True)
         writer = _described(part, family, values, TYPES[asked][1], target.stem)
         _add_tokens(writer, tokens, template_of(files, opened.texts))
         size = _lay(writer, tensors, part)

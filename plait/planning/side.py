@@ -85,7 +85,8 @@ def template_of(files: Mapping[str, Path], texts: Mapping[str, str] | None = Non
     if TEMPLATE in files:
         return files[TEMPLATE].read_text(encoding="utf-8")
     for name in (_JSON_TEMPLATE, _TOKENIZER_CONFIG):
-        stated = _json(files[name]).get("chat_template") if name in files else None
+        said = json.loads(texts[name]) if texts and name in texts else _json(files[name]) if name in files else {}
+        stated = said.get("chat_template")
         if isinstance(stated, list):
             named = {entry.get("name"): entry.get("template") for entry in stated if isinstance(entry, dict)}
             stated = named.get("default")

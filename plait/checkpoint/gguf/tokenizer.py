@@ -37,7 +37,7 @@ def tokenizer_files(header: Header) -> tuple[dict[str, str], str]:
     data = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, **made}
     data["post_processor"] = _post(header, tokens)
     files = {"tokenizer.json": _json(data), "tokenizer_config.json": _json(_config(header, tokens))}
-    return files, f"the tokenizer, of {len(tokens)} tokens, is made from the metadata."
+    return files, f"the tokenizer, of {len(_numbered(tokens, kinds))} tokens, is made from the metadata."
 
 
 def _is_text(token: str) -> bool:
