@@ -10,6 +10,7 @@ from typing import Any
 
 from plait.checkpoint.side_files import MODEL
 from plait.errors import Fault, did_you_mean
+from plait.planning.templates import TEMPLATES
 from plait.planning.views import View
 from plait.recipe.types import Recipe
 
@@ -18,7 +19,6 @@ __all__ = ["SideFiles", "plan_side_files", "template_of"]
 TEMPLATE = "chat_template.jinja"
 _JSON_TEMPLATE = "chat_template.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
-_MERGEKIT_TEMPLATES = ("alpaca", "chatml", "exaone", "llama3", "mistral")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ def plan_side_files(recipe: Recipe, views: Sequence[View], donor: View, tokens: 
         return own, []
     if asked == "auto":
         return _plurality(own, views), []
+    if asked in TEMPLATES:
+        return _with_template(own, TEMPLATES[asked], f"chat_template: plait's own {asked}."), []
     if not _is_template(asked):
         return own, [_unknown(recipe, asked)]
     return _with_template(own, asked, ""), []
@@ -53,13 +55,10 @@ def _is_template(text: str) -> bool:
 
 
 def _unknown(recipe: Recipe, asked: str) -> Fault:
-    hint = "Write the template itself (Jinja), or `auto` for the one that most inputs have."
-    if asked in _MERGEKIT_TEMPLATES:
-        return Fault(f"chat_template: plait has no built-in template {asked!r}.", recipe.where, hint)
-    near = did_you_mean(asked, ["auto"])
-    return Fault(
-        f"chat_template: {asked!r} is neither `auto` nor a Jinja template.", recipe.where, f"{near} {hint}".strip()
-    )
+    hint = f"Write the template itself, `auto` for the one that most inputs have, or one of {', '.join(TEMPLATES)}."
+    near = did_you_mean(asked, ["auto", *TEMPLATES])
+    message = f"chat_template: {asked!r} is neither a Jinja template nor the name of one."
+    return Fault(message, recipe.where, f"{near} {hint}".strip())
 
 
 def _plurality(own: SideFiles, views: Sequence[View]) -> SideFiles:

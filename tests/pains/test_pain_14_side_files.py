@@ -84,3 +84,46 @@ def test_transformers_loads_the_tokenizer_and_the_generation_config(pair, cli, h
     said = hf.transformers.GenerationConfig.from_pretrained(tmp_path / "out")
     assert loaded.convert_tokens_to_ids("<|im_end|>") in said.eos_token_id
     assert loaded.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == "<user>xb"
+
+
+TALK = [("system", "S"), ("user", "U"), ("assistant", "A"), ("user", "V")]
+BELOW = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+RENDERED = {
+    "chatml": (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
+        "<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n"
+    ),
+    "llama3": "<s>"
+    + "".join(
+        f"<|start_header_id|>{role}<|end_header_id|>\n\n{text}{'<|eot_id|>' if text else ''}"
+        for role, text in [*TALK, ("assistant", "")]
+    ),
+    "mistral": "<s>[INST] S\n\nU [/INST] A</s>[INST] V [/INST]",
+    "alpaca": "S\n\n### Instruction:\nU\n\n### Response:\nA</s>\n\n### Instruction:\nV\n\n### Response:\n",
+    "exaone": "[|system|]S[|endofturn|]\n[|user|]U\n[|assistant|]A[|endofturn|]\n[|user|]V\n[|assistant|]",
+}
+ALONE = {
+    "chatml": "<|im_start|>user\nU<|im_end|>\n",
+    "llama3": "<s><|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|>",
+    "mistral": "<s>[INST] U [/INST]",
+    "alpaca": BELOW + "### Instruction:\nU\n\n",
+    "exaone": "[|system|][|endofturn|]\n[|user|]U\n",
+}
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_a_template_by_name(name, model, tokenizer, cli, hf, tmp_path):
+    """mergekit's five names; what transformers makes of a talk is what the format's makers say."""
+    for seed, place in enumerate("ab"):
+        model(place, seed=seed, vocab_size=len(tokenizer(place).get_vocab()))
+    assert cli("merge", "out", says=LINEAR + f"tokenizer_source: base\nchat_template: {name}\n").code == 0
+    loaded = hf.transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    talk = [{"role": role, "content": text} for role, text in TALK]
+    assert loaded.apply_chat_template(talk, tokenize=False, add_generation_prompt=True) == RENDERED[name]
+    assert loaded.apply_chat_template([{"role": "user", "content": "U"}], tokenize=False) == ALONE[name]
+
+
+def test_a_template_misspelt(pair, cli):
+    done = cli("merge", "out", says=LINEAR + "tokenizer_source: union\nchat_template: chatlm\n")
+    assert done.code == 2
+    assert "Did you mean 'chatml'?" in done.err

@@ -39,9 +39,7 @@ CASES = {
     ),
     "weights that cancel": (
         "models: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: -1}}]\nmerge_method: linear\n",
-        [
-            "r.yml:2: linear: the weights [1.0, -1.0] add up to 0 and are divided by their sum; change one, or set "
-        ],
+        ["r.yml:2: linear: the weights [1.0, -1.0] add up to 0 and are divided by their sum; change one, or set "],
     ),
     "numbers that do not go together": (
         TWO + "merge_method: cabs\nbase_model: base\nparameters: {weight: 1, n: 5, m: 4}\n",
@@ -116,12 +114,12 @@ CASES = {
         ["r.yml:9: The documents state different seeds"],
     ),
     "template": (
-        "chat_template: chatml\n" + TWO + "merge_method: linear\n" + WEIGHT,
-        ["r.yml:1: chat_template: plait has no built-in template 'chatml'. Write the template itself"],
+        "chat_template: chatml2\n" + TWO + "merge_method: linear\n" + WEIGHT,
+        ["r.yml:1: chat_template: 'chatml2' is neither a Jinja template nor the name of one. Did you mean 'chatml'?"],
     ),
     "template's name": (
         "chat_template: atuo\n" + TWO + "merge_method: linear\n" + WEIGHT,
-        ["r.yml:1: chat_template: 'atuo' is neither `auto` nor a Jinja template. Did you mean 'auto'?"],
+        ["r.yml:1: chat_template: 'atuo' is neither a Jinja template nor the name of one. Did you mean 'auto'?"],
     ),
     "token rule": (
         TWO
