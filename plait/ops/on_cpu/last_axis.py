@@ -9,13 +9,13 @@ import numpy as np
 
 from plait.ops.on_cpu.blocks import BLOCK, LANES, dot, plain_sum
 from plait.ops.on_cpu.exponential import exp_of
-from plait.ops.on_cpu.jit import kernel
+from plait.ops.on_cpu.jit import bits_of, kernel
 from plait.ops.on_cpu.shapes import Array, flat_of, like
 from plait.ops.scratch import empty
 
 __all__ = ["keep_of_each", "ranks", "room_to_sort", "row_norm", "row_sum", "softmax_sums", "write_ranks"]
 
-i64 = np.int64
+f32, f64, i32, i64, u16, u32 = np.float32, np.float64, np.int32, np.int64, np.uint16, np.uint32
 
 
 def _lines(x: Array) -> Array:
@@ -62,22 +62,22 @@ def row_norm(x: Array) -> Array:
 
 
 @kernel
+def _exponentials(x: Any, top: float, out: Any) -> None:
+    for j in range(x.size):
+        out[j] = exp_of(f64(x[j]) - top)
+
+
+@kernel
 def _softmax_sums(x: Any, y: Any, room: Any, lanes: Any, top: Any, total: Any) -> None:
-    """`[rows, columns]` twice, float64 room `[3, BLOCK]` and `[LANES]` -> `[rows, 2]`, `[rows, 3]`."""
+    """`[rows, columns]` twice, float64 room `[3, BLOCK]` and `[LANES]`, greatest entries `[rows, 2]` -> `[rows, 3]`."""
     first, second, difference = room[0], room[1], room[2]
     for row in range(x.shape[0]):
-        a, b = x[row], y[row]
-        most, other = a[0], b[0]
-        for j in range(a.size):
-            most, other = max(most, a[j]), max(other, b[j])
-        top[row, 0], top[row, 1] = most, other
+        a, b, most, other = x[row], y[row], top[row, 0], top[row, 1]
         total[row, 0] = total[row, 1] = total[row, 2] = 0.0
         for low in range(0, a.size, BLOCK):
             size = min(BLOCK, a.size - low)
-            for j in range(size):
-                first[j] = exp_of(np.float64(a[low + j]) - top[row, 0])
-            for j in range(size):
-                second[j] = exp_of(np.float64(b[low + j]) - top[row, 1])
+            _exponentials(a[low : low + size], most, first)
+            _exponentials(b[low : low + size], other, second)
             for j in range(size):
                 difference[j] = np.float64(a[low + j]) - np.float64(b[low + j])
             total[row, 0] += plain_sum(first[:size], lanes)
@@ -90,7 +90,8 @@ def softmax_sums(x: Array, y: Array) -> tuple[Array, Array]:
     lines, others = _lines(x), _lines(y)
     if lines.shape != others.shape or lines.dtype != others.dtype or lines.shape[1] == 0:
         raise ValueError(f"rows of one length and type are compared, not {list(x.shape)} and {list(y.shape)}")
-    top, total = empty((len(lines), 2), np.float64), empty((len(lines), 3), np.float64)
+    top = np.stack([lines.max(axis=1), others.max(axis=1)], axis=1).astype(np.float64)
+    total = empty((len(lines), 3), np.float64)
     _softmax_sums(lines, others, empty((3, BLOCK), np.float64), empty((LANES,), np.float64), top, total)
     return top.reshape(*x.shape[:-1], 2), total.reshape(*x.shape[:-1], 3)
 
@@ -206,10 +207,76 @@ def _keep(x: Any, bits: Any, mask: Any, n: int, m: int, room: Any, out: Any) -> 
                 kept[j] = group[j] if (keys[j] > least) | equal else zero
 
 
+@kernel
+def _high_reached_by(high: Any, n: int) -> Any:
+    """As `_reached_by`, of uint16 numbers, at most as many as that holds."""
+    low, top = u16(0), u16(0)
+    for j in range(high.size):
+        top = max(top, high[j])
+    while low < top:
+        middle = u16(low + u16(u16(top - low + 1) >> 1))
+        count = u16(0)
+        for j in range(high.size):
+            count = u16(count + u16(high[j] >= middle))
+        if count == n:
+            return middle
+        if count > n:
+            low = middle
+        else:
+            top = u16(middle - 1)
+    return low
+
+
+@kernel
+def _keep_equal(group: Any, places: Any, n: int, keys: Any, kept: Any) -> None:
+    """Keep the n largest magnitudes of those at `places`, of equal ones the earlier; `keys` is int32 room for them."""
+    for i in range(places.size):
+        keys[i] = i32(u32(bits_of(group[places[i]]) & u32(0x7FFFFFFF)))
+    bound = _reached_by(keys, n)
+    left = n
+    for i in range(places.size):
+        left -= keys[i] > bound
+    for i in range(places.size):
+        equal = (keys[i] == bound) & (left > 0)
+        left -= equal
+        if (keys[i] > bound) | equal:
+            kept[places[i]] = group[places[i]]
+
+
+@kernel
+def _keep_float32(x: Any, n: int, m: int, keys: Any, high: Any, places: Any, out: Any) -> None:
+    """`_keep`, by the upper bits of magnitudes first; room `[m]` of int32, uint16 and int64."""
+    zero = f32(0)
+    for row in range(x.shape[0]):
+        for low in range(0, x.shape[1], m):
+            group, kept = x[row, low : low + m], out[row, low : low + m]
+            upper = high[: group.size]
+            for j in range(group.size):
+                upper[j] = u16(u32(bits_of(group[j]) & u32(0x7FFFFFFF)) >> u32(15))
+            least = _high_reached_by(upper, n)
+            reached = u32(0)
+            for j in range(group.size):
+                reached = u32(reached + u32(upper[j] >= least))
+            bound = i32(least) + i32(reached > n)  # then some stay of those that the upper bits do not tell apart
+            for j in range(group.size):
+                kept[j] = group[j] if i32(upper[j]) >= bound else zero
+            if reached > n:
+                count = 0
+                for j in range(group.size):
+                    places[count] = j
+                    count += upper[j] == least
+                _keep_equal(group, places[:count], n - (i64(reached) - count), keys[:count], kept)
+
+
 def keep_of_each(deltas: Array, n: int, m: int) -> Array:
     """See plait.ops.keep_of_each."""
     lines, out = _lines(deltas), like(deltas.shape, deltas)
+    most = min(m, lines.shape[1])
+    if lines.dtype == np.float32 and most < 1 << 16:
+        room = empty((most,), i32), empty((most,), u16), empty((most,), i64)
+        _keep_float32(lines, n, m, *room, out.reshape(lines.shape))
+        return out
     kind = np.dtype(f"i{deltas.itemsize}").type
-    room = empty((min(m, lines.shape[1]),), kind)
-    _keep(lines, lines.view(kind), kind(np.iinfo(kind).max), n, m, room, out.reshape(lines.shape))
+    keys = empty((most,), kind)
+    _keep(lines, lines.view(kind), kind(np.iinfo(kind).max), n, m, keys, out.reshape(lines.shape))
     return out
