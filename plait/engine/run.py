@@ -130,16 +130,20 @@ def execute(
         if verify:
             tell(Event("verify", str(out), meter.read, meter.written))
             warnings += _verified(plan, partial, work)
-        if sync:
-            make_durable(partial)
-        publish(partial, out, overwrite=overwrite)
-        (out / JOURNAL_NAME).unlink()
-        if sync:
-            make_durable(out)
+        _publish(partial, out, overwrite=overwrite, sync=sync)
     for text in warnings:
         tell(Event("warning", text))
     tell(Event("done", str(out), meter.read, meter.written))
     return MergeResult(out, plan, time.monotonic() - began, bytes_read(plan), meter.written, hashes, tuple(warnings))
+
+
+def _publish(partial: Path, out: Path, *, overwrite: bool, sync: bool) -> None:
+    if sync:
+        make_durable(partial)
+    publish(partial, out, overwrite=overwrite)
+    (out / JOURNAL_NAME).unlink()
+    if sync:
+        make_durable(out)
 
 
 def _cores() -> int:
