@@ -36,12 +36,12 @@ class Together:
 def rounds(plan: Plan, shared: Shared) -> Iterator[list[Together]]:
     """Yield, round by round, what can be measured once all earlier rounds' results are in `shared`.
 
-    Stage by stage, for a stage is measured on what earlier ones make; and within one in the order of the methods'
-    signatures, for a measure may use what comes before it. What is measured tensor by tensor is among it only where a
-    measure over the whole model comes after it.
+    Stage by stage, for a stage is measured on what earlier ones make; and within one in the rounds of the methods, for a
+    measure may use what comes before it. What is measured tensor by tensor is among it only where a measure over the
+    whole model comes after it.
     """
     order = {stage.name or "": number for number, stage in enumerate(plan.stages)}
-    by_stage: dict[int, list[tuple[Step, tuple[str, ...]]]] = {}
+    by_stage: dict[int, list[tuple[Step, tuple[tuple[str, ...], ...]]]] = {}
     for step in (*plan.stage_steps, *plan.steps):
         arguments = _arguments(step)
         if arguments:
@@ -50,23 +50,23 @@ def rounds(plan: Plan, shared: Shared) -> Iterator[list[Together]]:
         for number in range(max(len(arguments) for _, arguments in steps)):
             groups: dict[tuple[str, Hashable], list[Step]] = {}
             for step, arguments in steps:
-                if number < len(arguments):
-                    groups.setdefault((arguments[number], _key(step, arguments[number], shared)), []).append(step)
+                for argument in arguments[number] if number < len(arguments) else ():
+                    groups.setdefault((argument, _key(step, argument, shared)), []).append(step)
             yield [Together(argument, tuple(members)) for (argument, _), members in groups.items()]
 
 
-def _arguments(step: Step) -> tuple[str, ...]:
-    """What must be measured before any tensor is made, in order: up to the last that is over the whole model and needed."""
+def _arguments(step: Step) -> tuple[tuple[str, ...], ...]:
+    """What must be measured before any tensor is made, by rounds: up to the last that is over the whole model and needed."""
     if step.action != "merge" or step.parameters.get("scope") != "model" or step.size == 0:
         return ()
     method = method_of(step)
     if method.locality == "span":
-        return (GRAM,)
+        return ((GRAM,),)
     needed = measuring(method, step.parameters, len(step.sources), step.size)
     names = list(method.measured)
     while names and not (method.measured[names[-1]].scoped and needed[names[-1]]):
         names.pop()
-    return tuple(names)
+    return tuple(tuple(name for name in one if name in names) for one in method.rounds)
 
 
 def _key(step: Step, argument: str, shared: Shared) -> Hashable:

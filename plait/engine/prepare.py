@@ -17,7 +17,7 @@ from plait.engine.after_merge import AfterMerge
 from plait.engine.hashes import content_identity, sample_spans
 from plait.engine.tiles import Prepared, Tiler, applied, is_wide, method_of
 from plait.methods import Method, find_method
-from plait.methods.measures import SAMPLE, Gram, Measure
+from plait.methods.measures import SAMPLE, Gram, Measure, Several
 from plait.ops import Rng, rng_key
 from plait.ops.fusing import merging
 from plait.ops.rng import Memory
@@ -61,13 +61,12 @@ def prepare(step: Step, tiler: Tiler, seed: int, shared: Shared) -> Prepared:
     if method.locality == "span":
         gram = before[GRAM] if GRAM in before else _pass_over(Gram(len(step.sources)), step, tiler, prepared.rng)
         prepared.coefficients = np.asarray(method.run(gram, **known), np.float64)
-    for name, measured in method.measured.items():
-        if name in before:
-            value = before[name]
-        else:
-            measure = measured.make(columns(known), len(step.sources), step.size)
-            value = _pass_over(measure, step, tiler, prepared.rng)
-        known[name] = np.asarray(value, np.float64)
+    known |= {name: before[name] for name in method.measured if name in before}
+    for together in method.rounds:
+        names = [name for name in together if name not in before]
+        made = [method.measured[name].make(columns(known), len(step.sources), step.size) for name in names]
+        values = _pass_over(Several(made), step, tiler, prepared.rng)
+        known |= {name: np.asarray(value, np.float64) for name, value in zip(names, values, strict=True)}
     for name, parameters in step.post:
         prepared.post.append(_for_post(find_method(name, post=True), parameters, step, prepared, tiler))
     return _with_program(step, prepared, tiler)

@@ -21,7 +21,7 @@ from plait.engine.over_model import Together, rounds
 from plait.engine.prepare import Shared, columns, generator, known_of, needs_preparing, prepare, prepare_all, sample
 from plait.engine.threads import run_on_threads
 from plait.engine.tiles import Kept, Prepared, Tiler, blamed, method_of
-from plait.methods.measures import SAMPLE, Measure
+from plait.methods.measures import SAMPLE, Measure, Several
 from plait.ops import Rng
 from plait.planning.types import Placed, Plan, Step
 
@@ -121,19 +121,22 @@ class Work:
     def _measure_groups(self) -> None:
         """Gather what is measured over the whole model, before anything is written."""
         for together in rounds(self.plan, self.shared):
+            at_once: dict[tuple[Step, ...], list[Together]] = {}
             for group in together:
-                value = np.asarray(self._measured(group), np.float64)
-                for step in group.steps:
-                    self.shared.setdefault(step, {})[group.argument] = value
+                at_once.setdefault(group.steps, []).append(group)
+            for steps, groups in at_once.items():
+                for group, value in zip(groups, self._measured(steps, groups), strict=True):
+                    for step in steps:
+                        self.shared.setdefault(step, {})[group.argument] = np.asarray(value, np.float64)
 
-    def _measured(self, group: Together) -> Any:
-        with blamed(group.steps[0]):
-            measure = group.measure(self.shared)
+    def _measured(self, steps: Sequence[Step], groups: Sequence[Together]) -> Any:
+        with blamed(steps[0]):
+            measure = Several([group.measure(self.shared) for group in groups])
         if measure.needed():
-            self._prime(measure, group.steps)
+            self._prime(measure, steps)
             again = True
             while again:
-                self._one_pass(measure, group.steps)
+                self._one_pass(measure, steps)
                 again = measure.finish_pass()
         return measure.result()
 

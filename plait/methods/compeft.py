@@ -14,9 +14,11 @@ __all__ = ["compeft"]
 Alpha = Annotated[
     Array, Parameter(float, "Size of what is kept, in standard deviations of the delta.", per_model=True, low=0)
 ]
-Totals = Annotated[Array, summed(lambda deltas, *_: ops.stacked([*deltas, deltas[0] * 0 + 1]), scoped=True, reads=())]
+Totals = Annotated[
+    Array, summed(lambda deltas, *_: ops.stacked([*deltas, deltas[0] * 0 + 1]), scoped=True, reads=(), uses=())
+]
 """`[k + 1]`: Σ δᵢ, and the number of entries."""
-Squares = Annotated[Array, summed(lambda deltas, *_: deltas, squared=True, scoped=True, reads=())]
+Squares = Annotated[Array, summed(lambda deltas, *_: deltas, squared=True, scoped=True, reads=(), uses=())]
 """`[k]`: Σ δᵢ²."""
 
 

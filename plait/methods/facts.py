@@ -84,8 +84,8 @@ def passes(method: Method) -> str:
     if method.locality == "span":
         return "two: one for the inner products, one for the weighted sum"
     if method.measured:
-        named = ", ".join(name.replace("_", " ") for name in method.measured)
-        return f"one, and before it one for each that its parameters call for of: {named}"
+        rounds = [" with ".join(name.replace("_", " ") for name in names) for names in method.rounds]
+        return f"one, and before it one for each that its parameters call for of: {', '.join(rounds)}"
     return "one"
 
 

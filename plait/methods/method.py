@@ -93,6 +93,17 @@ class Method:
                 return other
         return self
 
+    @property
+    def rounds(self) -> tuple[tuple[str, ...], ...]:
+        """What is measured, round by round: each looks up only what was measured in earlier ones."""
+        number: dict[str, int] = {}
+        for name, measured in self.measured.items():
+            looked_up = number if measured.uses is None else number.keys() & set(measured.uses)
+            number[name] = 1 + max((number[other] for other in looked_up), default=-1)
+        return tuple(
+            tuple(name for name in number if number[name] == i) for i in range(1 + max(number.values(), default=-1))
+        )
+
     def fault(self, values: Mapping[str, Any]) -> str:
         """Say what is wrong with the values of all parameters together, or return ""."""
         return self.check(values) if self.check else ""

@@ -145,6 +145,11 @@ class Measured:
 
     Tensors between which that differs are not measured together.
     """
+    uses: tuple[str, ...] | None = None
+    """What it looks up of what comes before it in the signature; None: any of it.
+
+    What does not look up each other is measured in the same pass.
+    """
     counts: int = 0
     """How many numbers a model it finds by counting bit patterns, which takes some megabytes for each."""
 

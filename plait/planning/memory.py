@@ -88,9 +88,9 @@ def _measure_bytes(step: Step) -> int:
         * count
         * max(
             (
-                int(one.counts)
+                sum(maker.measured[name].counts for name in names)
                 for maker in (method, *(find_method(name, post=True) for name, _ in step.post))
-                for one in maker.measured.values()
+                for names in maker.rounds
             ),
             default=0,
         )

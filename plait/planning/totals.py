@@ -21,12 +21,13 @@ __all__ = ["bytes_passed", "bytes_read", "bytes_to_fetch", "files_read", "measur
 
 
 def passes(step: Step) -> int:
-    """How often the step's inputs are read: once, and once for each measurement that its parameters ask for."""
+    """How often the step's inputs are read: once, and once for all that its parameters ask for in a round of measuring."""
     if step.action == "copy":
         return 1
     method = find_method(step.method).chosen(step.parameters)
     k = len(step.sources)
-    found = 1 + (method.locality == "span") + sum(measuring(method, step.parameters, k, step.size).values())
+    each = measuring(method, step.parameters, k, step.size)
+    found = 1 + (method.locality == "span") + sum(max(each[name] for name in names) for names in method.rounds)
     for name, parameters in step.post:  # which see what was merged as one model more
         found += sum(measuring(find_method(name, post=True), parameters, k + 1, step.size).values())
     return found

@@ -13,6 +13,7 @@ from plait.methods.measures.measure import SAMPLE, ExactSums, Measure
 from plait.methods.measures.one_pass import Extremes, Sums, extremes, summed
 from plait.methods.measures.quantile import Quantiles, signed_quantile
 from plait.methods.measures.seen import Of, Seen
+from plait.methods.measures.several import Several
 
 __all__ = [
     "SAMPLE",
@@ -25,6 +26,7 @@ __all__ = [
     "Of",
     "Quantiles",
     "Seen",
+    "Several",
     "Sums",
     "Threshold",
     "extremes",

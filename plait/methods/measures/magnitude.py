@@ -35,9 +35,14 @@ class MagnitudeThreshold:
     misled, two more passes over a histogram of all bit patterns find the value.
     """
 
-    def __init__(self, density: np.ndarray[Any, Any], size: int, seen: Seen | None = None) -> None:
-        """Rank the stack's own entries, or what is `seen` in their place: one density for each row of it."""
+    def __init__(self, density: np.ndarray[Any, Any], size: int, seen: Seen | None = None, models: int = 1) -> None:
+        """Rank the stack's own entries, or what is `seen` in their place: one density for each row of it.
+
+        All rows together may take as much memory for counters as so many `models`.
+        """
         self.density, self.size, self.seen = density, size, seen or Seen(_itself, {})
+        rows = max(1, len(density))
+        self.widest = max(_NARROW, min(_COUNTERS, max(models, rows) * _WIDE) // rows)
         self.rank = [max(1, math.floor(d * size)) for d in density.tolist()]
         self.open = [i for i, d in enumerate(density.tolist()) if 0 < d < 1 and size > 0]
         self.found = np.where(density <= 0, np.inf, 0.0)
@@ -68,7 +73,7 @@ class MagnitudeThreshold:
         if shown is None or _itemsize(shown) == 8:
             self.stage = "high" if shown is None else "all"
             return
-        spans, ones = {}, 0
+        spans = {}
         for i in self.open:
             bits = np.ascontiguousarray(host(shown[i])).reshape(-1).view(np.int32) & 0x7FFFFFFF  # without Numba
             kept, last = float(self.density[i]), len(bits) - 1
@@ -76,16 +81,12 @@ class MagnitudeThreshold:
             low, high = (min(last, max(0, round((1 - kept + side) * last))) for side in (-reach, reach))
             around = np.partition(bits, sorted({low, high}))
             spans[i] = int(around[low]), int(around[high])
-            ones |= int(np.bitwise_or.reduce(around[low : high + 1]))
         width = max((high - low for low, high in spans.values()), default=0) + 2
-        most = min(_WIDE, max(_NARROW, _COUNTERS // max(1, len(self.rank))))
-        self.shift = next((shift for shift in range(_SHIFT + 1) if width >> shift <= most), _SHIFT + 1)
-        unused = (ones & -ones).bit_length() - 1  # of the lowest bits, by the sample; the others may use two more
-        self.shift = max(self.shift, min(_SHIFT, unused - 2))
+        self.shift = next((shift for shift in range(_SHIFT + 1) if width >> shift <= self.widest), _SHIFT + 1)
         if self.shift > _SHIFT:  # as where few entries lie between many small and some large
             self.stage, self.shift = "high", 0
             return
-        self.width = min(most, max(_NARROW, -(-(width >> self.shift) // _RUN) * _RUN + _RUN * (self.shift > 0)))
+        self.width = min(self.widest, max(_NARROW, -(-(width >> self.shift) // _RUN) * _RUN + _RUN * (self.shift > 0)))
         for i, (low, high) in spans.items():
             start = max(0, (low + high) // 2 - (self.width << self.shift) // 2)
             self.start_bits[i] = start >> self.shift << self.shift
@@ -259,20 +260,22 @@ def magnitude_threshold(
     *,
     scoped: bool = True,
     reads: tuple[str, ...] | None = None,
+    uses: tuple[str, ...] | None = None,
 ) -> Measured:
     """Declare a MagnitudeThreshold of `of(stack, p, rng)`, or of the stack itself. -> `[k]`, or `[1]` of one array.
 
     `keep(p)` is the fraction whose magnitude reaches the threshold, one for all or one for each row of what is
-    measured; where it is 0 the threshold is infinite, where it is 1 it is 0. For `reads` see `summed`; without `of`
+    measured; where it is 0 the threshold is infinite, where it is 1 it is 0. For `reads` and `uses` see `summed`; without `of`
     nothing but `keep` matters.
     """
 
     def make(parameters: Mapping[str, Any], k: int, size: int) -> MagnitudeThreshold:
         seen = None if of is None else Seen(of, parameters)
         rows = k if seen is None else seen.count(k)
-        return MagnitudeThreshold(one_each(keep(parameters), rows), size, seen)
+        return MagnitudeThreshold(one_each(keep(parameters), rows), size, seen, k)
 
-    return Measured(make, scoped, reading(reads) if of is not None or reads is not None else keep, counts=True)
+    depends = keep if of is None and reads is None else reading(reads)
+    return Measured(make, scoped, depends, uses, counts=True)
 
 
-Threshold = Annotated[Array, magnitude_threshold()]
+Threshold = Annotated[Array, magnitude_threshold(uses=())]

@@ -155,20 +155,22 @@ def summed(
     needed: Callable[[Mapping[str, Any]], bool] = _always,
     squared: bool = False,
     reads: tuple[str, ...] | None = None,
+    uses: tuple[str, ...] | None = None,
 ) -> Measured:
     """Declare the sum of `of(stack, p, rng)` over all entries. -> float64 `[k]`, or `[1]` where it is one array.
 
     The entries (with `squared`, their squares) are added in float64, the sum is rounded once, and it does not depend
     on tiles, threads or device. `needed(p)` says whether a pass is worth its while: if not, the sums are 0. With
     `scoped`, `scope: model` sums over the whole model. `reads` names what of `p` matters: tensors that differ in that
-    are summed apart; None stands for all of it.
+    are summed apart; None stands for all of it. `uses` names what of the measured arguments before it `of` looks up: the
+    others may be measured in the same pass; None stands for all.
     """
 
     def make(parameters: Mapping[str, Any], k: int, size: int) -> Sums:  # noqa: ARG001 - a measure's signature
         seen = Seen(of, parameters)
         return Sums(seen, seen.count(k), squared=squared, needed=bool(needed(parameters)))
 
-    return Measured(make, scoped, reading(reads))
+    return Measured(make, scoped, reading(reads), uses)
 
 
 def extremes(
@@ -177,14 +179,15 @@ def extremes(
     scoped: bool = False,
     needed: Callable[[Mapping[str, Any]], bool] = _always,
     reads: tuple[str, ...] | None = None,
+    uses: tuple[str, ...] | None = None,
 ) -> Measured:
     """Declare the least and the greatest entry of `of(stack, p, rng)`. -> float64 `[2, k]`, or `[2, 1]` of one array.
 
-    For `needed`, `scoped` and `reads` see `summed`; where no pass is needed both are 0.
+    For `needed`, `scoped`, `reads` and `uses` see `summed`; where no pass is needed both are 0.
     """
 
     def make(parameters: Mapping[str, Any], k: int, size: int) -> Extremes:  # noqa: ARG001 - a measure's signature
         seen = Seen(of, parameters)
         return Extremes(seen, seen.count(k), needed=bool(needed(parameters)))
 
-    return Measured(make, scoped, reading(reads))
+    return Measured(make, scoped, reading(reads), uses)

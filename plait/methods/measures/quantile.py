@@ -158,16 +158,21 @@ def _place(counts: npt.NDArray[np.int64], rank: int) -> tuple[int, int]:
 
 
 def signed_quantile(
-    of: Of, at: Callable[[Mapping[str, Any]], Any], *, scoped: bool = True, reads: tuple[str, ...] | None = None
+    of: Of,
+    at: Callable[[Mapping[str, Any]], Any],
+    *,
+    scoped: bool = True,
+    reads: tuple[str, ...] | None = None,
+    uses: tuple[str, ...] | None = None,
 ) -> Measured:
     """Declare quantiles of `of(stack, p, rng)`, signs included. -> float64 `[k]`, or `[1]` where it is one array.
 
-    `at(p)` is the fraction below the quantile, from 0 to 1: one for all or one for each row. For `scoped` and `reads`
-    see `summed`.
+    `at(p)` is the fraction below the quantile, from 0 to 1: one for all or one for each row. For `scoped`,
+    `reads` and `uses` see `summed`.
     """
 
     def make(parameters: Mapping[str, Any], k: int, size: int) -> Quantiles:
         seen = Seen(of, parameters)
         return Quantiles(one_each(at(parameters), seen.count(k)), size, seen)
 
-    return Measured(make, scoped, reading(reads), counts=True)
+    return Measured(make, scoped, reading(reads), uses, counts=True)
