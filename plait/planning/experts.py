@@ -12,6 +12,7 @@ from plait.errors import CheckpointError, Fault
 from plait.planning.types import Source
 from plait.planning.views import View
 from plait.recipe.types import Recipe
+from plait.structure.configs import is_language_key
 
 __all__ = ["lay_out_experts"]
 
@@ -73,7 +74,8 @@ class _Work:
         best, key = None, (0, False, False)
         for like in self.pattern.values():
             other, number, their_inside = like.place
-            if bool(inside) != bool(their_inside):
+            # A vision tower's experts are no counterpart of a language model's.
+            if bool(inside) != bool(their_inside) or is_language_key(prefix) != is_language_key(other):
                 continue
             now = (1 + _common_end(prefix, other), inside == their_inside, number == index)
             best, key = (like, now) if now > key else (best, key)

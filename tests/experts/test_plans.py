@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -103,6 +104,38 @@ def test_names_with_another_prefix_and_another_layout(made, recipe, tmp_path):
     plait.merge(recipe(f"{{{LINEAR}, base_model: {a}, models: [{{model: {a}}}, {{model: {b}}}]}}"), tmp_path / "out")
     wanted, found = load_file(a / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert all(found[name].tobytes() == array.tobytes() for name, array in wanted.items())
+
+
+def test_experts_of_a_vision_tower_are_no_counterpart_of_a_language_models(made, recipe, tmp_path):
+    family = made("qwen3_moe")
+    a = family.folders["a", "each"]
+
+    def with_tower(arrays):
+        tower = {n.replace("model.layers", "model.visual.layers"): v[:2] for n, v in arrays.items() if ".experts." in n}
+        return arrays | {name: array.copy() for name, array in tower.items()}
+
+    b = copy_of(family.folders["b", "stacked"], tmp_path / "b", with_tower)
+    plan = plait.plan(recipe(f"{{{LINEAR}, base_model: {a}, models: [{{model: {a}}}, {{model: {b}}}]}}"))
+    assert sum(step.action == "merge" for step in plan.steps) == len(load_file(a / "model.safetensors"))
+    assert any("model.visual.layers.0.mlp.experts.down_proj" in str(warning) for warning in plan.warnings)
+
+
+@pytest.mark.parametrize("layout", ["each", "stacked"])
+def test_experts_of_another_width_are_refused(made, recipe, tmp_path, layout):
+    family = made("qwen3_moe")
+    a = family.folders["a", "each"]
+    change = {"down_proj.weight": np.s_[:, :4], "gate_proj.weight": np.s_[:4], "up_proj.weight": np.s_[:4]}
+    change |= {"experts.down_proj": np.s_[:, :, :4], "experts.gate_up_proj": np.s_[:, :8]}
+
+    def narrower(arrays):
+        ends = {name: next((cut for end, cut in change.items() if name.endswith(end)), ...) for name in arrays}
+        return {name: array[ends[name]].copy() for name, array in arrays.items()}
+
+    b = copy_of(family.folders["b", layout], tmp_path / "b", narrower)
+    text = refused(
+        recipe(f"{{{LINEAR}, base_model: {a}, models: [{{model: {a}}}, {{model: {b}}}]}}"), "shapes differ: "
+    )
+    assert f"experts.0.down_proj.weight is [16, 8] in {a}, [16, 4] in {b}" in text
 
 
 def test_slices_across_layouts(made, recipe, tmp_path):
