@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import numpy as np
 
 from plait import ops
-from plait.methods.measures import magnitude_threshold, summed
+from plait.methods.measures import MagnitudeThreshold, Seen, Several, Sums, summed
 from plait.methods.method import method
-from plait.methods.vocabulary import Array, Deltas, Int8Mask, Parameter, Scale
+from plait.methods.vocabulary import Array, Deltas, Int8Mask, Measured, Parameter, Scale
 
 __all__ = ["sce"]
 
@@ -45,30 +45,51 @@ def _spread(deltas: Array) -> Array:
     return abs(len(deltas) * ops.weighted_sum(apart * apart, ones) - ops.weighted_sum(apart, ones) ** 2)
 
 
-def _counted(deltas: Array, p: Any, _: Any) -> Array:  # noqa: ARG001 - what is measured sees the parameters
-    return ops.stacked([ops.sign(_spread(deltas)), deltas[0] * 0 + 1])
+class _Selecting(Several):
+    """The spread that a fraction of those entries reaches on which the models differ at all, `[1]`; infinite where none is to.
+
+    How many differ is counted in the pass that looks for the threshold: its rank need be known only at the end of that.
+    """
+
+    def __init__(self, fraction: float, k: int, size: int) -> None:
+        self.fraction = fraction
+        self.differing = Sums(Seen(lambda deltas, *_: ops.sign(_spread(deltas)), {}), 1, needed=0 < fraction < 1)
+        spread = Seen(lambda deltas, *_: _spread(deltas), {})
+        self.threshold = MagnitudeThreshold(np.array([fraction]), size, spread, k)
+        self.counting = True
+        super().__init__([self.differing, self.threshold])
+
+    def prime(self, sample: Array) -> None:
+        """Look where the fraction lies in the sample."""
+        spread = _spread(sample)
+        self.threshold.density = np.array([self.fraction * float((spread > 0).sum()) / spread.size])
+        super().prime(sample)
+
+    def finish_pass(self) -> bool:
+        """Rank the threshold, once it is known how many differ; true when it needs another pass."""
+        if self.counting:
+            self.counting = False
+            wanted = math.floor(self.differing.result()[0] * self.fraction)
+            self.threshold.rank = [wanted]
+            if wanted == 0:
+                self.threshold.found[:] = np.inf
+                return False
+        return super().finish_pass()
+
+    def result(self) -> Any:
+        """Return the threshold."""
+        return self.threshold.result()
 
 
-def _fraction(p: Mapping[str, Any]) -> float:
-    """How much of all entries is selected: a fraction of those that differ, rounded down to a whole number."""
-    if not _selects(p):
-        return float(p["select_topk"])
-    differing, entries = p["differing"].reshape(-1).tolist()
-    wanted = math.floor(differing * p["select_topk"])
-    return (wanted + 0.5) / entries if wanted else 0.0
-
-
-def _selects(p: Mapping[str, Any]) -> bool:
-    return bool(0 < p["select_topk"] < 1)
+def _selecting(parameters: Mapping[str, Any], k: int, size: int) -> _Selecting:
+    return _Selecting(float(parameters["select_topk"]), k, size)
 
 
 def _selected(deltas: Array, p: Mapping[str, Any], _: Any) -> Array:
     return deltas * (_spread(deltas) >= p["threshold"]) if p["select_topk"] < 1 else deltas
 
 
-Differing = Annotated[Array, summed(_counted, needed=_selects)]
-"""`[2]`: on how many entries the models differ, and how many there are."""
-SpreadThreshold = Annotated[Array, magnitude_threshold(lambda deltas, *_: _spread(deltas), _fraction, scoped=False)]
+SpreadThreshold = Annotated[Array, Measured(_selecting, uses=(), counts=1)]
 Energy = Annotated[Array, summed(_selected, squared=True)]
 
 
@@ -80,7 +101,6 @@ Energy = Annotated[Array, summed(_selected, squared=True)]
 def sce(
     deltas: Deltas,
     *,
-    differing: Differing,
     threshold: SpreadThreshold,
     energy: Energy,
     select_topk: Selected = 1.0,
@@ -99,7 +119,7 @@ def sce(
     Use it for several chat models trained from one base, as FuseChat was made, where no weights are to be chosen by
     hand.
     """
-    del differing, int8_mask
+    del int8_mask
     selected = _selected(deltas, {"threshold": threshold, "select_topk": select_topk}, None)
     kept = selected if select_for == "merge" else deltas
     weight = energy / energy.sum() if energy.sum() > 0 else energy + 1

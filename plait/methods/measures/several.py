@@ -68,6 +68,6 @@ class Several:
         self.tiles = self.going = [measure for measure in self.going if measure.finish_pass()]
         return bool(self.going)
 
-    def result(self) -> list[Array]:
+    def result(self) -> Any:
         """Return what each has measured, in order."""
         return [measure.result() for measure in self.measures]
