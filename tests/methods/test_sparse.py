@@ -19,6 +19,7 @@ from plait.ops import Rng, rng_key
 from plait.ops.fusing import merging
 
 few = settings(max_examples=25, deadline=None)
+SHARES = st.floats(0, 1, width=16)  # times such sizes, they are exact in float32, too
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -133,7 +134,7 @@ def test_n_of_fewer_is_refused():
 
 
 @few
-@given(seed=seeds, density=st.floats(0, 1), gamma=st.floats(0, 1), size=st.integers(1, 300))
+@given(seed=seeds, density=SHARES, gamma=SHARES, size=st.integers(1, 300))
 def test_breadcrumbs_keeps_as_many_as_it_should(seed, density, gamma, size):
     delta = drawn(seed, size)
     values = {"weight": 1, "density": density, "gamma": gamma}
