@@ -35,6 +35,7 @@ ENTRIES, AXIS = "tests/ops/test_entries.py", "tests/ops/test_last_axis.py"
 ELEMENTWISE, RNG = "tests/ops/test_elementwise.py", "tests/ops/test_rng.py"
 GOLDEN = "tests/methods/test_golden.py -k "
 GGUF = "checkpoint/gguf/"
+PAINS, PROPERTIES = "tests/pains/test_", "tests/properties/test_"
 CPU, TORCH = "ops/on_cpu/", "ops/on_torch/"
 
 MUTANTS = [
@@ -106,6 +107,15 @@ MUTANTS = [
     Mutant("adapters/merging/space.py", "np.sign(part.scaling) * (ups", "(ups", "tests/adapters_merge/test_space.py -k likeness"),
     Mutant("adapters/merging/space.py", "_SAFE = 1e-8", "_SAFE = 0.0", "tests/adapters_merge/test_space.py -k 'likeness or rounding'"),
     Mutant("adapters/merging/clusters.py", "* sqrt(rank / len(means))", "* (rank / len(means))", "tests/adapters_merge/test_clusters.py -k reweightings"),
+    Mutant("planning/account.py", "if (source.model, source.name) in decisions.used:", "if True:", f"{PAINS}conservation_of_files.py"),
+    Mutant("planning/ledger.py", 'step.action == "copy" or', "", f"{PAINS}pain_01_broken_model.py -k ledger"),
+    Mutant("planning/ties.py", "            says = False", "            says = None", f"{PROPERTIES}ties.py"),
+    Mutant("planning/ties.py", " and not _is_headless(view.config))", ")", f"{PROPERTIES}ties.py"),
+    Mutant("planning/totals.py", "held.nbytes for held in", "2 * held.nbytes for held in", f"{PAINS}pain_07_quantised.py -k headline"),
+    Mutant("checkpoint/aligned.py", "total / max(1, len(fill))", "total", f"{PROPERTIES}vocabularies.py"),
+    Mutant("checkpoint/aligned.py", "if not fill or fill is AVERAGE", "if fill is AVERAGE", f"{PAINS}pain_03_vocabularies.py -k ghost"),
+    Mutant("checkpoint/adapters/settings.py", 'bool(config.get("ensure_weight_tying"))', "False", f"{PAINS}pain_08_ties.py -k leaves_it_tied"),
+    Mutant("engine/twins.py", "one.shape == other.shape and all(", "one.shape == other.shape or all(", f"{PAINS}pain_08_ties.py -k found_out"),
 ]  # fmt: skip
 
 
@@ -130,7 +140,7 @@ def main(words: list[str]) -> int:
 
 def _copy(folder: Path) -> Path:
     """Copy what the tests need, with what is compiled already."""
-    for part in ("plait", "tests/ops", "tests/methods", "tests/gguf", "tests/adapters_merge", "tests/hub"):
+    for part in ("plait", "tests/ops", "tests/methods", "tests/gguf", "tests/adapters_merge", "tests/hub", "tests/pains", "tests/properties"):
         shutil.copytree(ROOT / part, folder / part)  # with the files' times, so that compiled kernels count as fresh
     for file in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy2(ROOT / file, folder / file)

@@ -28,7 +28,7 @@ def test_the_head_is_what_the_models_say_and_the_config_tells_the_truth(kinds, d
             del arrays[HEAD]
         tables.append(arrays[TABLE])
         heads.append(None if kind == "headless" else arrays.get(HEAD, arrays[TABLE]))
-        about = {"tie_word_embeddings": kind in {"tied", "stored twice"}}
+        about = {"tie_word_embeddings": kind != "untied"}
         about["architectures"] = ["LlamaModel" if kind == "headless" else "LlamaForCausalLM"]
         write(root / f"m{seed}", arrays, **about)
     listed = list(enumerate(kinds))[1:] if delta else list(enumerate(kinds))
