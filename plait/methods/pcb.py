@@ -68,12 +68,16 @@ def _score(deltas: Array, p: Mapping[str, Any]) -> Array:
     return ops.stacked([one * other for one, other in zip(within, between, strict=True)])
 
 
-Low = Annotated[Array, magnitude_threshold(keep=lambda p: 1 - p["clip"])]
-High = Annotated[Array, magnitude_threshold(keep=lambda p: max(p["clip"], _LEAST))]
+Low = Annotated[Array, magnitude_threshold(keep=lambda p: 1 - p["clip"], uses=())]
+High = Annotated[Array, magnitude_threshold(keep=lambda p: max(p["clip"], _LEAST), uses=())]
+_CUT = ("low", "high")
 Floor = Annotated[
-    Array, signed_quantile(lambda deltas, p, _: _score(deltas, p), lambda p: 1 - p["ratio"], reads=("inter", "ratio"))
+    Array,
+    signed_quantile(
+        lambda deltas, p, _: _score(deltas, p), lambda p: 1 - p["ratio"], reads=("inter", "ratio"), uses=_CUT
+    ),
 ]
-Best = Annotated[Array, extremes(lambda deltas, p, _: _score(deltas, p), scoped=True, reads=("inter",))]
+Best = Annotated[Array, extremes(lambda deltas, p, _: _score(deltas, p), scoped=True, reads=("inter",), uses=_CUT)]
 
 
 @method(paper="https://arxiv.org/abs/2410.02396", locality="measured")

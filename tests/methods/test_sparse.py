@@ -213,10 +213,7 @@ def arguments(name: str, **given_) -> dict:
     values = {**method.defaults_of(given_.get("variant", "")), "weight": 1.0, **given_}
     values.pop("variant", None)
     columns = {key: np.full((2, 1), values[key]) for key in ("weight", "density", "trim", "gamma") if key in values}
-    measured = {key: np.ones((2, 1)) for key in method.measured} | {
-        "majority": np.ones((1, 1)),
-        "ends": np.ones((2, 2, 1)),
-    }
+    measured = {key: np.ones((2, 1)) for key in method.measured} | {"majority": np.ones((1, 1))}
     known = {**{key: measured[key] for key in method.measured}, **values, **columns}
     return known | ({method.random: Rng(np.array([1, 2], np.uint64))} if method.random else {})
 
@@ -230,8 +227,8 @@ ONE_CALL = [
     ("dare_linear", {"variant": "paper"}),
     ("dare_ties", {"density": 0.3}),
     ("dare_ties", {"density": 0.3, "merge": "mean", "rescale": "probability", "vote": "total"}),
-    ("breadcrumbs", {"density": 0.3, "ends": np.array([[[1.0], [1.0]], [[np.inf], [np.inf]]])}),
-    ("breadcrumbs_ties", {"density": 0.3, "ends": np.array([[[1.0], [1.0]], [[np.inf], [np.inf]]])}),
+    ("breadcrumbs", {"density": 0.3, "highest": np.full((2, 1), np.inf)}),
+    ("breadcrumbs_ties", {"density": 0.3, "highest": np.full((2, 1), np.inf)}),
     ("breadcrumbs", {"density": 0.3}),
 ]
 
