@@ -17,6 +17,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 _NOT_TOKENS = re.compile(
     r"position|(^|[._])pos(_|\.|$)|(^|\.)wpe(\.|$)|token_type|segment|patch|relative", re.IGNORECASE
 )
+# What may have as many rows by chance, in a tower: the three projections of a pooling head, say.
+_NO_HEAD = re.compile(r"(^|[._])(vision|visual|image|attn|attention|in_proj)", re.IGNORECASE)
 
 
 def embedding_and_heads(shapes: Shapes, config: Config | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -32,7 +34,7 @@ def embedding_and_heads(shapes: Shapes, config: Config | None) -> tuple[tuple[st
     rows = vocab_rows(shapes, config)
     names = [name for name, shape in _tables(shapes).items() if shape[0] in rows]
     embeddings = tuple(name for name in names if is_embedding_name(name))
-    return embeddings, tuple(name for name in names if not is_embedding_name(name))
+    return embeddings, tuple(name for name in names if not is_embedding_name(name) and not _NO_HEAD.search(name))
 
 
 def vocab_rows(shapes: Shapes, config: Config | None) -> frozenset[int]:

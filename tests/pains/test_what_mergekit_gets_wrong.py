@@ -50,10 +50,7 @@ GEMMA = {
         "num_key_value_heads": 1,
         "head_dim": 8,
     },
-    "vision_config": {
-        **{k: v for k, v in LLAVA["vision_config"].items() if k != "model_type"},
-        "hidden_size": 24,
-    },
+    "vision_config": {k: v for k, v in LLAVA["vision_config"].items() if k != "model_type"},
     "mm_tokens_per_image": 4,
     "tie_word_embeddings": True,
 }

@@ -55,6 +55,12 @@ def test_tables_of_another_kind_with_as_many_rows_are_left_out():
     assert embedding_and_heads({}, {"vocab_size": 16}) == ((), ())
 
 
+def test_a_matrix_of_a_tower_with_as_many_rows_is_no_head():
+    shapes = {"language_model.embed_tokens.weight": (48, 16), "vision_tower.head.attention.in_proj_weight": (48, 16)}
+    shapes["model.visual.merger.weight"] = (48, 16)
+    assert embedding_and_heads(shapes, {"vocab_size": 48}) == (("language_model.embed_tokens.weight",), ())
+
+
 def test_the_commonest_rows_decide_where_no_name_helps():
     shapes = {"a.weight": (97, 8), "b.weight": (97, 8), "c.weight": (200, 8)}
     assert embedding_and_heads(shapes, None) == ((), ("a.weight", "b.weight"))
