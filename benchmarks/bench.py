@@ -4,17 +4,19 @@
     make bench       (or: python benchmarks/bench.py --write)
 
 Three tables: `merging`, eight methods with the accuracy of what they write; `library`, every method there is; `extras`,
-planning, depth and start. Needs about 25 GB under --work: 9 GB of synthetic 1.1B checkpoints (made when absent),
+planning, depth and start, and inputs that are not plain. Needs about 35 GB under --work: 9 GB of synthetic 1.1B checkpoints (made when absent),
 outputs, and what the other measurements need. mergekit runs from an environment of its own (`make mergekit`), where
 there is one; its slow methods are run once.
 
 The library's measurements are kept in --results as they come, and only what is missing there is measured: the same
 command goes on where it was cut short. A changed recipe, other inputs, and for plait's column a changed plait, are
-measured anew. So the columns can be measured apart, in this order or another, but not at the same time:
+measured anew. The extras' are kept under --work, the last of each. So the columns can be measured apart, in this order or another, but not at the same time:
 
     python benchmarks/bench.py --tables library --runs 3 --skip-mergekit
     python benchmarks/bench.py --tables library --only-mergekit --mergekit-runs 1 --mergekit-limit 900
     python benchmarks/bench.py --tables library --report --write
+    python benchmarks/bench.py --tables extras --skip-mergekit --runs 3
+    python benchmarks/bench.py --tables extras --skip-mergekit --report --write
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from typing import TypeVar
 import library
 from cases import CASES
 from contest import SLOW, Contest, plait_command
-from extras import EXTRAS, Extra
+from extras import EXTRAS, Extra, KeptExtras
 from kept import Kept
 from library_report import HEADING, library_section
 from measure import RunFailedError
@@ -77,7 +79,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--results", type=Path, help="where the library's measurements are kept [default: under --work]"
     )
-    parser.add_argument("--report", action="store_true", help="measure nothing, tell what is kept of the library")
+    parser.add_argument(
+        "--report", action="store_true", help="measure nothing, tell what is kept of library and extras"
+    )
     parser.add_argument(
         "--write", action="store_true", help=f"put what is told into {RESULTS.name}, section by section"
     )
@@ -101,7 +105,7 @@ def prepare(options: argparse.Namespace) -> None:
         options.skip_mergekit = True
     if options.data is None:
         options.data = options.work / options.preset
-        if not options.report:
+        if not options.report and set(options.tables) != {"extras"}:
             make_checkpoints(options.data, PRESETS[options.preset], 3)
     options.data = options.data.resolve()
 
@@ -111,10 +115,9 @@ def main() -> None:
     prepare(options)
     found: dict[str, str] = {}
     told = {"command": command(), "python": options.python, "mergekit": peer(options)}
-    if not options.report:
-        lines = merging(options) if "merging" in options.tables else []
-        extras = others(options) if "extras" in options.tables else []
-        found = sections(lines, extras, runs=options.runs, **told)
+    lines = merging(options) if "merging" in options.tables and not options.report else []
+    extras = others(options) if "extras" in options.tables else []
+    found = sections(lines, extras, runs=options.runs, **told)
     if "library" in options.tables:
         found |= methods(options)
     print("".join(found.values()))
@@ -152,8 +155,11 @@ def methods(options: argparse.Namespace) -> dict[str, str]:
 
 def others(options: argparse.Namespace) -> list[Extra]:
     plait, few = [str(word) for word in plait_command(options.python)], min(options.runs, 3)
-    made = [attempt(partial(EXTRAS[name], plait, options.work, few)) for name in options.extras]
-    return [extra for found in made for extras in found for extra in extras]
+    kept = KeptExtras(options.work / "extras.json")
+    for name in [] if options.report else options.extras:
+        for measured in attempt(partial(EXTRAS[name], plait, options.work, few)):
+            kept.put(name, measured)
+    return kept.extras()
 
 
 def peer(options: argparse.Namespace) -> Path | None:

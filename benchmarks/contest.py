@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 from cases import Case
+from files import warm, weights
 from measure import Run, middle, run
 from report import Line
 
-__all__ = ["Contest", "plait_command", "warm", "weights"]
+__all__ = ["Contest", "plait_command"]
 
 HERE = Path(__file__).resolve().parent
 SLOW = 120.0
@@ -108,17 +109,3 @@ class Contest:
 
     def warm(self) -> None:
         warm([self.options.data / model for model in self.case.reads])
-
-
-def weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
-
-
-def warm(folders: list[Path]) -> None:
-    """Read all weights once, so that every contender finds them in the page cache."""
-    buffer = bytearray(1 << 22)
-    for folder in folders:
-        for file in weights(folder):
-            with file.open("rb", buffering=0) as stream:
-                while stream.readinto(buffer):
-                    pass

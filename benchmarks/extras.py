@@ -1,31 +1,44 @@
-"""What is measured beside merging a large model: planning, memory against depth, and the start."""
+"""What is measured beside merging plain models: planning, memory against depth, the start, and inputs that are not plain."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
+from files import warm, weights
+from inputs import KINDS, make_inputs, write_recipe
 from measure import Run, middle, run
 from synthetic import PRESETS, make_checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["EXTRAS", "Extra"]
+__all__ = ["EXTRAS", "Extra", "KeptExtras"]
+
+HERE = Path(__file__).resolve().parent
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 @dataclass(frozen=True)
 class Extra:
-    """One line of the last table; the bars are what the project promises, 0 where it promises nothing."""
+    """One line of the last tables; the bars are what the project promises, 0 where it promises nothing."""
 
     title: str
     run: Run
     runs: int
     bar_seconds: float = 0
     bar_bytes: int = 0
+    copy: Run | None = None
+    """The copy limit, of inputs that are not plain."""
+    bytes_read: int = 0
+    bytes_written: int = 0
 
 
 def ties_recipe(data: Path, experts: int, file: Path) -> Path:
@@ -82,4 +95,48 @@ def start(plait: Sequence[str], work: Path, runs: int) -> list[Extra]:
     ]
 
 
-EXTRAS = {"plan": planning, "depth": depth, "start": start}
+def inputs(name: str, plait: Sequence[str], work: Path, runs: int) -> list[Extra]:
+    """A merge that adapts, dequantises or aligns, and the copy limit of the same bytes, in turns."""
+    kind, data, out = KINDS[name], work / "inputs", work / "inputs-out"
+    make_inputs(data, kind.reads)
+    folders = [data / one for one in kind.reads]
+    warm(folders)
+    recipe = write_recipe(kind, data, work / f"{name}.yml")
+    commands = {
+        "copy": [sys.executable, "-I", "-S", HERE / "copy_limit.py", out, *folders],
+        "plait": [*plait, "merge", recipe, out, "--quiet"],
+    }
+    taken: dict[str, list[Run]] = {who: [] for who in commands}
+    for turn in range(runs + 1):
+        for who, command in commands.items():
+            shutil.rmtree(out, ignore_errors=True)
+            os.sync()
+            one = run(command, work / "inputs.log", OFFLINE)
+            if turn:  # the first may compile
+                taken[who].append(one)
+                print(f"  {name}: {who} {one.wall:.2f} s, {one.peak / 1e6:.0f} MB", flush=True)
+    shutil.rmtree(out, ignore_errors=True)
+    sizes = [sum(file.stat().st_size for file in weights(folder)) for folder in folders]
+    return [Extra(kind.title, middle(taken["plait"]), runs, 0, 0, middle(taken["copy"]), sum(sizes), sizes[0])]
+
+
+EXTRAS = {"plan": planning, "depth": depth, "start": start, **{name: partial(inputs, name) for name in KINDS}}
+
+
+class KeptExtras:
+    """What was measured, in a file, so that it can be told later and apart."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.found: dict[str, list[dict[str, Any]]] = json.loads(file.read_text()) if file.exists() else {}
+
+    def put(self, name: str, measured: Sequence[Extra]) -> None:
+        """Keep what was measured under that name, in place of an older measurement."""
+        self.found[name] = [asdict(extra) for extra in measured]
+        self.file.write_text(json.dumps(self.found, indent=1))
+
+    def extras(self) -> list[Extra]:
+        """All that is kept, in the order of the tables."""
+        made = [told for name in EXTRAS for told in self.found.get(name, [])]
+        runs = [{key: Run(**told[key]) if told[key] else None for key in ("run", "copy")} for told in made]
+        return [Extra(**told | both) for told, both in zip(made, runs, strict=True)]

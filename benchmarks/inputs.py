@@ -21,12 +21,14 @@ import numpy as np
 import yaml
 from synthetic import PRESETS, Shape, config, generator, tensor_shapes
 
-__all__ = ["KINDS", "Kind", "make_inputs"]
+__all__ = ["KINDS", "Kind", "make_inputs", "write_recipe"]
 
 _STRETCH = 1 << 24
 _SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "I8": 1, "U8": 1, "I32": 4, "I64": 8}
 SIZE = PRESETS["1b"]
 VOCABULARY = replace(SIZE, layers=8, vocab=128256)
+EXPERTS = (8, 2048, 2048)
+"""Layers, inputs, and outputs of the second matrix, of eight experts each."""
 _RANK = 16
 
 Entry = tuple[str, tuple[int, ...], "str | np.ndarray"]
@@ -132,8 +134,9 @@ def llama(size: Shape, form: Callable[[str, tuple[int, ...]], Tensors] = _weight
 def experts(*, quantised: bool) -> Tensors:
     """GPT-OSS's experts, plain or as MXFP4."""
     made: Tensors = {}
-    for layer in range(8):
-        for part, (inputs, outputs) in (("gate_up_proj", (2048, 4096)), ("down_proj", (2048, 2048))):
+    layers, inputs, inner = EXPERTS
+    for layer in range(layers):
+        for part, outputs in (("gate_up_proj", 2 * inner), ("down_proj", inner)):
             name = f"model.layers.{layer}.mlp.experts.{part}"
             made[f"{name}_bias"] = ("BF16", (8, outputs), "weights")
             if quantised:
@@ -214,7 +217,7 @@ def _checkpoint(name: str) -> tuple[Tensors, dict[str, Any]]:
         form, settings = FORMATS[name]
         return llama(SIZE, form), about | {"quantization_config": settings}
     if name in {"experts", "mxfp4"}:
-        about = {"model_type": "gpt_oss", "num_hidden_layers": 8, "torch_dtype": "bfloat16"}
+        about = {"model_type": "gpt_oss", "num_hidden_layers": EXPERTS[0], "torch_dtype": "bfloat16"}
         settings = {"quantization_config": {"quant_method": "mxfp4"}} if name == "mxfp4" else {}
         return experts(quantised=name == "mxfp4"), about | settings
     if name in {"lora", "lora2", "dora"}:
@@ -274,7 +277,6 @@ def _aligned(data: Path) -> Mapping[str, Any]:
 
 
 KINDS: dict[str, Kind] = {
-    "plain": Kind("two plain models, to compare", _halves("plain", "plain"), ("plain", "plain")),
     "fp8": Kind("a plain model and FP8 in blocks", _halves("plain", "fp8"), ("plain", "fp8")),
     "int8": Kind("a plain model and bitsandbytes int8", _halves("plain", "int8"), ("plain", "int8")),
     "nf4": Kind("a plain model and bitsandbytes nf4", _halves("plain", "nf4"), ("plain", "nf4")),

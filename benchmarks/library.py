@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cases import Case
-from contest import Contest, weights
+from contest import Contest
+from files import weights
 from kept import Kept
 from library_cases import bar, library_cases, locality, words
 from library_report import LibraryLine

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Line", "facts", "machine", "peak", "row", "seconds", "sections", "with_sections"]
 
-ORDER = ("", "## Merging", "## The method library", "## Planning, depth, start")
+INPUTS = "## Adapters, quantised weights, vocabularies"
+ORDER = ("", "## Merging", "## The method library", INPUTS, "## Planning, depth, start")
 """The headings of RESULTS.md; what stands before the first has none."""
+BAR = 2.0
+"""What a merge that adapts, dequantises or aligns may take of the copy limit."""
 
 
 @dataclass
@@ -45,8 +48,11 @@ def sections(
     if lines:
         parts[""] = ["# Measured results", "", f"Made by `{command}`, in one run.", "", *facts(python, mergekit)]
         parts["## Merging"] = _merges(lines, runs)
-    if extras:
-        parts["## Planning, depth, start"] = _others(extras)
+    plain = [extra for extra in extras if extra.copy is None]
+    if plain:
+        parts["## Planning, depth, start"] = _others(plain)
+    if len(plain) < len(extras):
+        parts[INPUTS] = _inputs([extra for extra in extras if extra.copy is not None])
     return {heading: "\n".join([*part, "", ""]) for heading, part in parts.items()}
 
 
@@ -104,6 +110,27 @@ def _others(extras: Sequence[Extra]) -> list[str]:
         bars += [f"{extra.bar_bytes / 1e6:.0f} MB"] if extra.bar_bytes else []
         table.append(row((extra.title, f"{extra.run.wall:.2f}", peak(extra.run), str(extra.runs), ", ".join(bars))))
     return ["## Planning, depth, start", "", *table]
+
+
+def _inputs(extras: Sequence[Extra]) -> list[str]:
+    head = ("merge", "read + written", "copy limit", "plait", "÷ copy", "bar", "", "CPU ÷ copy's CPU", "memory")
+    table = [row(head), row(("---", *["--:"] * 5, "---", "--:", "--:"))]
+    for extra in extras:
+        if extra.copy is None:
+            continue
+        share = extra.run.wall / extra.copy.wall
+        moved = f"{extra.bytes_read / 1e9:.1f} + {extra.bytes_written / 1e9:.1f} GB"
+        judged = "met" if share <= BAR else "**missed**"
+        processors = f"{extra.run.cpu / extra.copy.cpu:.2f}"
+        cells = (extra.title, moved, seconds(extra.copy), seconds(extra.run), f"{share:.2f}", f"{BAR:g}", judged)
+        table.append(row((*cells, processors, peak(extra.run))))
+    told = (
+        f"Medians of {extras[0].runs} runs, copy limit and plait in turns, otherwise as above. The copy limit is that of the "
+        "bytes that are really read (of a quantised model its codes and scales, of an adapter its factors) and written; "
+        "the bar is what is promised of it. Models of 1.1 B parameters and synthetic numbers (`benchmarks/inputs.py`), the "
+        "linear mean of two unless the line says otherwise."
+    )
+    return [INPUTS, "", told, "", *table]
 
 
 def machine() -> str:
