@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,14 +153,15 @@ class FileReader:
             kept.popitem(last=False)
         return made
 
-    def latest(self, key: Hashable, make: Callable[[], tuple[NDArray[Any], ...]]) -> tuple[NDArray[Any], ...]:
-        """Return what `make` made for `key`; each thread keeps the last one alone. None may be written to."""
-        own = self._local.__dict__
-        if own.get("latest_key") != key:
-            own["latest_key"] = own["latest"] = None  # so that two are never held
-            own["latest"] = make()
-            own["latest_key"] = key
-        return cast("tuple[NDArray[Any], ...]", own["latest"])
+    def latest(
+        self, owner: str, key: Hashable, make: Callable[[], tuple[NDArray[Any], ...]]
+    ) -> tuple[NDArray[Any], ...]:
+        """Return what `make` made for `key`; each thread keeps the last one of each owner. None may be written to."""
+        kept: dict[str, tuple[Hashable, tuple[NDArray[Any], ...]]] = self._local.__dict__.setdefault("latest", {})
+        if owner not in kept or kept[owner][0] != key:
+            kept.pop(owner, None)  # so that two are never held
+            kept[owner] = key, make()
+        return kept[owner][1]
 
     def _turned(self, tensor: StoredTensor) -> NDArray[np.uint8]:
         def turn() -> NDArray[np.uint8]:

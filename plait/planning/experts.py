@@ -108,7 +108,7 @@ class _Work:
                 return
             stored[name] = tensor
         try:
-            made = rearranged(stored, bank, like)
+            made = rearranged(stored, bank, like, self.view.reference)
         except CheckpointError as error:
             self.problems.setdefault(str(error), []).append(bank.block)
             return

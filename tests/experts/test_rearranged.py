@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from plait.checkpoint import FileReader, StoredTensor, open_checkpoint
 from plait.checkpoint.experts import find_banks, needs_rearranging, rearranged
+from plait.checkpoint.experts.woven import Matrix
 from plait.errors import CheckpointError
 
 COUNT = 3
@@ -122,6 +123,25 @@ def test_what_is_a_run_of_bytes_stays_one(tmp_path):
     )
     back = rearranged(open_checkpoint(tmp_path / "other.safetensors").tensors, like, bank)
     assert all(t.derived.is_plain and t.derived.room == 0 for t in back.values())
+
+
+def test_tensors_of_two_models_in_turns_are_read_once(tmp_path, monkeypatch):
+    """As a merge of two models reads them that both have another layout than the base: a batch of one, then of the other."""
+    parts = canonical(8, 4, bias=False, dtype=np.float32)
+    mine, theirs = (stored(parts, way, "l.0.mlp", woven=False) for way in ("proj", "turned"))
+    made = []
+    for owner in "ab":
+        save_file(mine, tmp_path / f"{owner}.safetensors")
+        tensors = open_checkpoint(tmp_path / f"{owner}.safetensors").tensors
+        made.append(rearranged(tensors, bank_of(mine, {}), bank_of(theirs, {}), owner)["l.0.mlp.experts.gate_up_proj"])
+    counted = []
+    whole = Matrix.whole
+    monkeypatch.setattr(Matrix, "whole", lambda self, *rest: counted.append(self) or whole(self, *rest))
+    with FileReader() as reader:
+        for start in range(0, made[0].size, 16):
+            for tensor in made:
+                reader.read_elements(tensor, start, np.empty(64, np.uint8))
+    assert len(counted) == 2 * 2 * COUNT
 
 
 def test_experts_of_several_types_are_read_as_float32(tmp_path):

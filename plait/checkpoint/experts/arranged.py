@@ -25,8 +25,10 @@ def needs_rearranging(bank: Bank, like: Bank) -> bool:
     return bank.layout != like.layout or unclear
 
 
-def rearranged(tensors: Mapping[str, StoredTensor], bank: Bank, like: Bank) -> dict[str, StoredTensor]:
+def rearranged(tensors: Mapping[str, StoredTensor], bank: Bank, like: Bank, owner: str = "") -> dict[str, StoredTensor]:
     """See the experts of `bank`, among `tensors`, as `like` stores its own, under names within their own block's place.
+
+    `owner` is the model that they are of: tensors of two owners are read in turns without being made anew each time.
 
     What is a run of bytes in the files stays one; everything else is put together as it is read.
 
@@ -35,7 +37,7 @@ def rearranged(tensors: Mapping[str, StoredTensor], bank: Bank, like: Bank) -> d
     """
     if bank.problem or like.problem:
         raise CheckpointError(bank.problem or f"in the other's, {like.problem}")
-    work = _Work(tensors, *_settled(bank, like))
+    work = _Work(tensors, *_settled(bank, like), owner)
     found = {}
     for key in work.stored():
         for e in range(1 if like.is_stacked(key) else bank.count):
@@ -68,6 +70,7 @@ class _Work:
     tensors: Mapping[str, StoredTensor]
     bank: Bank
     like: Bank
+    owner: str
 
     def stored(self) -> list[Key]:
         """All that `like` stores, of what the experts have.
@@ -98,7 +101,7 @@ class _Work:
         dtype, native = _types(parts)
         if len(slabs) == len(slabs[0]) == 1 and dtype == first.dtype and (run := _run(slabs[0][0], name, shape)):
             return run
-        woven = Woven(slabs, rows, columns, dtype)
+        woven = Woven(slabs, rows, columns, dtype, self.owner)
         return StoredTensor(name, dtype, shape, first.file, first.offset, derived=woven, native=native)
 
     @property

@@ -86,8 +86,9 @@ class Fill:
 class Woven:
     """A tensor as a row of slabs of one shape `[rows, columns]`, each filled from matrices. Equal only to itself."""
 
-    def __init__(self, slabs: Sequence[tuple[Fill, ...]], rows: int, columns: int, dtype: str) -> None:
-        """See the class. Together the fills of a slab are all of its elements."""
+    def __init__(self, slabs: Sequence[tuple[Fill, ...]], rows: int, columns: int, dtype: str, owner: str = "") -> None:
+        """See the class. Together the fills of a slab are all of its elements; `owner` is whose tensor it is."""
+        self.owner = owner
         self.slabs, self.rows, self.columns, self.dtype = tuple(slabs), rows, columns, dtype
         fills = [fill for slab in slabs for fill in slab]
         self.parts = tuple(dict.fromkeys(fill.matrix.part for fill in fills))
@@ -151,9 +152,10 @@ class Woven:
         out[:] = made.reshape(-1)[at - first * self.columns : at - first * self.columns + len(out)]
 
     def _rows(self, reader: FileReader, fills: Sequence[Fill]) -> list[npt.NDArray[Any]]:
-        """Return what each fill takes; each thread keeps the matrices that it took from last."""
+        """Return what each fill takes; each thread keeps the matrices that it took from last, for each owner."""
         matrices = _matrices(fills)
         held = reader.latest(
+            self.owner,
             (self.dtype, *(one.place for one in matrices)),
             lambda: tuple(one.whole(reader, self.dtype) for one in matrices),
         )
