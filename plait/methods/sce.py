@@ -45,6 +45,10 @@ def _spread(deltas: Array) -> Array:
     return abs(len(deltas) * ops.weighted_sum(apart * apart, ones) - ops.weighted_sum(apart, ones) ** 2)
 
 
+_SPREAD = Seen(lambda deltas, *_: _spread(deltas), {})
+_DIFFERING = Seen(lambda deltas, *_: ops.sign(_spread(deltas)), {})
+
+
 class _Selecting(Several):
     """The spread that a fraction of those entries reaches on which the models differ at all, `[1]`; infinite where none is to.
 
@@ -53,9 +57,8 @@ class _Selecting(Several):
 
     def __init__(self, fraction: float, k: int, size: int) -> None:
         self.fraction = fraction
-        self.differing = Sums(Seen(lambda deltas, *_: ops.sign(_spread(deltas)), {}), 1, needed=0 < fraction < 1)
-        spread = Seen(lambda deltas, *_: _spread(deltas), {})
-        self.threshold = MagnitudeThreshold(np.array([fraction]), size, spread, k)
+        self.differing = Sums(_DIFFERING, 1, needed=0 < fraction < 1)
+        self.threshold = MagnitudeThreshold(np.array([fraction]), size, _SPREAD, k)
         self.counting = True
         super().__init__([self.differing, self.threshold])
 
@@ -75,6 +78,10 @@ class _Selecting(Several):
                 self.threshold.found[:] = np.inf
                 return False
         return super().finish_pass()
+
+    def enter(self, parameters: Mapping[str, Any]) -> None:  # noqa: ARG002 - a measure's signature
+        """Forget which tiles are wanted: nothing that is looked up matters here."""
+        super().enter({})
 
     def result(self) -> Any:
         """Return the threshold."""

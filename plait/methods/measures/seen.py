@@ -47,7 +47,8 @@ class Seen:
     of: Of
     parameters: Mapping[str, Any]
     _shaped: dict[Any, dict[str, Any]] = field(default_factory=dict)
-    _program: tuple[Program | None] | None = None
+    _programs: dict[int, Program | None] = field(default_factory=dict)
+    """By k."""
 
     def with_numbers(self, parameters: Mapping[str, Any]) -> Seen:
         """Return the same function with another tensor's numbers; itself, with all that it knows, where they are its own."""
@@ -67,10 +68,10 @@ class Seen:
 
     def program(self, k: int, rng: Any) -> Program | None:
         """Return what is looked at as a loop over k models' entries, or None where it cannot be written so."""
-        if self._program is None:
+        if k not in self._programs:
             first = rng and rng.at(0)
-            self._program = (summing(lambda stack: self.of(stack, beside(self.parameters, stack), first), k),)
-        return self._program[0]
+            self._programs[k] = summing(lambda stack: self.of(stack, beside(self.parameters, stack), first), k)
+        return self._programs[k]
 
     def in_one_call(self, grid: Grid, code: str, start: int, rng: Any, *, has_base: bool) -> Array | None:
         """Return `rows` of a batch's raw elements, `[r, n]`, where that can be written as a loop; else None."""
@@ -82,6 +83,8 @@ class Seen:
         rng = Rng(np.zeros(k, np.uint64))
         program = summing(lambda stack: self.of(stack, beside(self.parameters, stack), rng), k)
         if program is not None:
+            if not len(program.keys):  # else it is for this generator
+                self._programs[k] = program
             return len(program.results)
         with np.errstate(all="ignore"):
             return len(self.rows(np.zeros((k, 1, 1), np.float32), rng))
