@@ -33,6 +33,7 @@ class Mutant:
 
 ENTRIES, AXIS = "tests/ops/test_entries.py", "tests/ops/test_last_axis.py"
 ELEMENTWISE, RNG = "tests/ops/test_elementwise.py", "tests/ops/test_rng.py"
+RANKED = "tests/ops/test_ranked.py"
 GOLDEN = "tests/methods/test_golden.py -k "
 GGUF = "checkpoint/gguf/"
 PAINS, PROPERTIES = "tests/pains/test_", "tests/properties/test_"
@@ -55,6 +56,10 @@ MUTANTS = [
     Mutant(CPU + "entries.py", "return x[at + low : at + low + room.size]", "return x[at : at + room.size]", f"{ENTRIES} -k long_rows"),
     Mutant(CPU + "entries.py", "d, q, r = q - p, q // 2, p", "d, q, r = q - p, q // 2, 0", f"{ENTRIES} -k median"),
     Mutant(CPU + "entries.py", "room[(k - 1) // 2], room[k // 2]", "room[k // 2], room[k // 2]", f"{ENTRIES} -k median"),
+    Mutant(CPU + "ranked.py", "own, u32(1)) >> u32(16))))", "own, u32(1)))))", RANKED),
+    Mutant(CPU + "ranked.py", "_stays(draws[j], i64(below[place + 1]) - 1", "_stays(draws[j], i64(below[place])", RANKED),
+    Mutant(CPU + "ranked.py", "return bool(negative == 0)", "return True", RANKED),
+    Mutant(CPU + "last_axis.py", "i32(least) + i32(reached > n)", "i32(least)", f"{AXIS} -k keep"),
     Mutant(CPU + "exponential.py", "half = n >> 1", "half = n", f"{ENTRIES} -k exponentials"),
     Mutant(CPU + "exponential.py", "min(side * value, 20.0)", "min(side * value, 17.0)", f"{ENTRIES} -k 'exponentials or tanh'"),
     Mutant(CPU + "exponential.py", "q = q * r + C11\n", "q = q * r\n", f"{ENTRIES} -k exponentials"),
@@ -140,7 +145,16 @@ def main(words: list[str]) -> int:
 
 def _copy(folder: Path) -> Path:
     """Copy what the tests need, with what is compiled already."""
-    for part in ("plait", "tests/ops", "tests/methods", "tests/gguf", "tests/adapters_merge", "tests/hub", "tests/pains", "tests/properties"):
+    for part in (
+        "plait",
+        "tests/ops",
+        "tests/methods",
+        "tests/gguf",
+        "tests/adapters_merge",
+        "tests/hub",
+        "tests/pains",
+        "tests/properties",
+    ):
         shutil.copytree(ROOT / part, folder / part)  # with the files' times, so that compiled kernels count as fresh
     for file in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy2(ROOT / file, folder / file)
