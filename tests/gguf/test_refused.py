@@ -110,6 +110,10 @@ def test_settings_that_the_class_cannot_have(write_gguf):
 
     write_gguf(change=factors)
     assert "not the factors of Llama 3's rope scaling" in refused()
+    write_gguf(change=factors, key_length=1 << 31, value_length=1 << 31)
+    assert "not the factors of Llama 3's rope scaling" in refused(), "and no table of as many is made"
+    write_gguf(block_count=1 << 31)
+    assert "num_hidden_layers as 2147483648, which cannot be" in refused()
     write_gguf(rope_scaling_type=gguf.RopeScalingType.LONGROPE, rope_scaling_factor=4.0)
     assert "rope scaling of kind 'longrope' (factor 4.0) is not read" in refused()
 

@@ -49,6 +49,10 @@ def config_of(
         elif key not in _OPTIONAL:
             raise CheckpointError(f"{header.file}: its metadata has no {name}.{stated}, so that {key} is not known.")
     config.setdefault("num_key_value_heads", config["num_attention_heads"])
+    for key in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_size"):
+        most = len(tensors) if key == "num_hidden_layers" else 1 << 31
+        if not isinstance(config[key], int) or not 0 < config[key] <= most:
+            raise CheckpointError(f"{header.file}: its metadata gives {key} as {config[key]}, which cannot be.")
     config |= family.fixed
     config["vocab_size"] = tensors["token_embd.weight"].shape[0]
     config["tie_word_embeddings"] = "output.weight" not in tensors
