@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from plait.checkpoint.elements import store
 from plait.dtypes import DTYPES
 from plait.errors import ArgumentError
 from plait.ops.codec import decode, decode_delta, encode
@@ -86,7 +87,13 @@ class Cpu:
         self, batch: Batch, program: Program, dtype: str, start: int, out: Raw, memory: Memory | None = None
     ) -> bool:
         """See `Device.merge`."""
-        if batch.grid is None or not grid_can({dtype, *batch.dtypes}, len(batch.rows)):
+        if batch.grid is None or not grid_can(set(batch.dtypes), len(batch.rows)):
+            return False
+        if batch.dtypes[0] == "F32" and dtype in {"BF16", "F16"}:
+            wide = empty((2 * out.size,), np.uint8)
+            done = merge_grid(program, batch.grid, "F32", start, wide, has_base=batch.has_base, memory=memory)
+            return done and store(wide.view(np.float32), dtype, out)
+        if batch.dtypes[0] != dtype:
             return False
         return merge_grid(program, batch.grid, dtype, start, out, has_base=batch.has_base, memory=memory)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from plait.checkpoint.elements import KINDS, load
 from plait.checkpoint.io import FileReader
 from plait.dtypes import DTYPES
 from plait.engine.device import Batch, Cpu, Device, Raw
@@ -171,8 +172,14 @@ class Tiler:
         """Read elements [start, stop) of all inputs; `keep` them for when they are asked for again."""
         inputs = (*step.sources, step.base) if step.base is not None else step.sources
         dtypes = [source.dtype for source in inputs]
-        if len(set(dtypes)) > 1:
+        if len(set(dtypes)) > 1 and not set(dtypes) <= KINDS.keys():
             return Batch([self._read(source, start, stop) for source in inputs], dtypes, step.base is not None)
+        if len(set(dtypes)) > 1:
+            widened: Raw = empty((len(inputs), (stop - start) * 4), np.uint8)
+            for source, row in zip(inputs, widened, strict=True):
+                with tile_scope():
+                    load(self._read(source, start, stop), source.dtype, row.view(np.float32))
+            return Batch(list(widened), ["F32"] * len(inputs), step.base is not None, widened)
         shape = (len(inputs), (stop - start) * DTYPES[dtypes[0]].size)
         grid = self.kept.find(step, start, shape) if self.kept else None
         if grid is not None:

@@ -51,7 +51,12 @@ def _tile_bytes(step: Step, device: Geometry) -> int:
     columns = step.shape[-1] if locality == "row" and step.shape else 1
     batch = step.size if whole else min(step.size, max(device.batch, columns))
     tile = step.size if whole else min(step.size, max(device.tile, columns))
-    raw = sum(DTYPES[source.dtype].size for source in step.inputs) + 2 * DTYPES[step.dtype].size
+    sizes = [DTYPES[source.dtype].size for source in step.inputs]
+    raw = sum(sizes) + 2 * DTYPES[step.dtype].size
+    if len({source.dtype for source in step.inputs}) > 1:
+        raw += 4 * len(sizes)  # they are widened to float32
+    if 4 in sizes and DTYPES[step.dtype].size < 4:
+        raw += 4  # what is merged in float32 is rounded afterwards
     floats = (2 * len(step.sources) + 4) * (8 if step.dtype == "F64" else 4)
     if whole:
         floats *= 3  # matrix methods may work in float64 beside the stack

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from plait.checkpoint.elements import KINDS, load
 from plait.checkpoint.loops import run_loop
 from plait.checkpoint.needs import made_bytes
 from plait.checkpoint.types import StoredTensor
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["AddedBias", "LowRank"]
 
 _BLOCK = 1024  # columns whose rows of A stay in the cache while rows of the product pass
-_KINDS: dict[str, tuple[int, Any]] = {"BF16": (0, np.uint16), "F16": (1, np.uint16), "F32": (2, np.float32)}
 _AT_ONCE = 1 << 18  # elements of the pass over a tensor that column norms need
 Floats = npt.NDArray[Any]
 
@@ -181,9 +181,8 @@ def _read(reader: FileReader, tensor: StoredTensor, start: int, values: Floats) 
     with tile_scope():
         raw = empty((len(values) * DTYPES[tensor.dtype].size,), np.uint8)
         reader.read_elements(tensor, start, raw)
-        if tensor.dtype in _KINDS:
-            kind, view = _KINDS[tensor.dtype]
-            run_loop("adapters.kernels", "load_run", kind, raw.view(view), values)
+        if tensor.dtype in KINDS:
+            load(raw, tensor.dtype, values)
             return
         from plait.ops.codec import decode  # Numba, for rare types alone
 

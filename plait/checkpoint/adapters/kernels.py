@@ -10,24 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from plait.ops.on_cpu.codec import decode_bf16, decode_f16, decode_float
 from plait.ops.on_cpu.jit import kernel
 
-__all__ = ["add_product_run", "column_squares_run", "divide_rows_run", "load_run", "scale_columns_run"]
+__all__ = ["add_product_run", "column_squares_run", "divide_rows_run", "scale_columns_run"]
 
 _EIGHT = 8  # rows whose squares are added up side by side: each sum waits for its last addition
-
-
-@kernel
-def load_run(kind: int, raw: Any, values: Any) -> Any:
-    """Decode bits of bfloat16 or float16, or float32 (`kind` 0, 1, 2); what is not finite stays so."""
-    if kind == 0:
-        decode_bf16(raw, None, values)
-    elif kind == 1:
-        decode_f16(raw, None, values)
-    else:
-        decode_float(raw, None, values)
-    return np.int64(0)
 
 
 @kernel

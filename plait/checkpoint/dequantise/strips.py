@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plait.checkpoint.dequantise.bands import Floats, floats_of
+from plait.checkpoint.elements import KINDS
 from plait.checkpoint.loops import run_loop
 from plait.checkpoint.needs import made_bytes
 from plait.checkpoint.types import StoredTensor
@@ -29,7 +30,6 @@ _AT_ONCE = 1 << 18  # bytes
 _ROWS = 32  # read at a time, at least
 _LANES = 8  # words of eight bytes that are turned at a time
 _EXCESS = 1 << 12  # bytes of a row that are read besides: more would take longer than another read
-_KINDS: dict[str, tuple[int, Any]] = {"BF16": (0, np.uint16), "F16": (1, np.uint16), "F32": (2, np.float32)}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Direct:
 
     def read(self, reader: FileReader, start: int, out: npt.NDArray[np.uint8]) -> None:
         """Fill `out` with the bytes of the weight's elements from `start` on."""
-        kind, view = _KINDS[self.dtype]
+        kind, view = KINDS[self.dtype]
         values = out.view(view)
         key = ("strip", *self.parts[0].key)
         span = _SPAN if len(values) >= _SMALL else max(1, len(values))
