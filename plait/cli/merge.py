@@ -28,7 +28,6 @@ __all__ = ["command"]
 @click.option("--overwrite", is_flag=True, help="Replace an earlier output; nothing of it is kept.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Open the output anew and check it.")
 @click.option("--sync", is_flag=True, help="Wait until all is on the disk before the output gets its name.")
-@click.option("--sync", is_flag=True, help="Wait until all is on the disk before the output gets its name.")
 @click.option("--allow-nonfinite", is_flag=True, help="Go on in spite of NaN or infinity.")
 @methods_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
