@@ -38,11 +38,12 @@ class MagnitudeThreshold:
     def __init__(self, density: np.ndarray[Any, Any], size: int, seen: Seen | None = None, models: int = 1) -> None:
         """Rank the stack's own entries, or what is `seen` in their place: one density for each row of it.
 
-        All rows together may take as much memory for counters as so many `models`.
+        All rows together may take as much memory for counters as so many `models`; there are fewer counters than entries,
+        as to clear and search them would take longer than another pass.
         """
         self.density, self.size, self.seen = density, size, seen or Seen(_itself, {})
         rows = max(1, len(density))
-        self.widest = max(_NARROW, min(_COUNTERS, max(models, rows) * _WIDE) // rows)
+        self.widest = max(_NARROW, min(size // 4, min(_COUNTERS, max(models, rows) * _WIDE) // rows))
         self.rank = [max(1, math.floor(d * size)) for d in density.tolist()]
         self.open = [i for i, d in enumerate(density.tolist()) if 0 < d < 1 and size > 0]
         self.found = np.where(density <= 0, np.inf, 0.0)
