@@ -36,6 +36,7 @@ ELEMENTWISE, RNG = "tests/ops/test_elementwise.py", "tests/ops/test_rng.py"
 RANKED = "tests/ops/test_ranked.py"
 GOLDEN = "tests/methods/test_golden.py -k "
 GGUF = "checkpoint/gguf/"
+QUANTISED = "tests/checkpoint/quantised/test_formats.py"
 PAINS, PROPERTIES = "tests/pains/test_", "tests/properties/test_"
 CPU, TORCH = "ops/on_cpu/", "ops/on_torch/"
 
@@ -119,6 +120,10 @@ MUTANTS = [
     Mutant("planning/totals.py", "held.nbytes for held in", "2 * held.nbytes for held in", f"{PAINS}pain_07_quantised.py -k headline"),
     Mutant("checkpoint/aligned.py", "total / max(1, len(fill))", "total", f"{PROPERTIES}vocabularies.py"),
     Mutant("checkpoint/aligned.py", "if not fill or fill is AVERAGE", "if fill is AVERAGE", f"{PAINS}pain_03_vocabularies.py -k ghost"),
+    Mutant("checkpoint/dequantise/kernels.py", "lead, low = at & 1,", "lead, low = 0,", "tests/checkpoint/quantised/test_formats.py -k odd"),
+    Mutant("checkpoint/dequantise/kernels.py", "u64(0x00FF00FF00FF00FF)", "u64(0x00FF00FF00FF00FE)", f"{QUANTISED} -k mxfp4"),
+    Mutant("checkpoint/dequantise/strips.py", "strip.low <= at < strip.high", "strip.low <= at <= strip.high", QUANTISED),
+    Mutant("checkpoint/dequantise/strips.py", "work = 2 * strip", "work = 0 * strip", "tests/checkpoint/quantised/test_memory.py"),
     Mutant("checkpoint/adapters/settings.py", 'bool(config.get("ensure_weight_tying"))', "False", f"{PAINS}pain_08_ties.py -k leaves_it_tied"),
     Mutant("engine/twins.py", "one.shape == other.shape and all(", "one.shape == other.shape or all(", f"{PAINS}pain_08_ties.py -k found_out"),
 ]  # fmt: skip
@@ -154,6 +159,7 @@ def _copy(folder: Path) -> Path:
         "tests/hub",
         "tests/pains",
         "tests/properties",
+        "tests/checkpoint",
     ):
         shutil.copytree(ROOT / part, folder / part)  # with the files' times, so that compiled kernels count as fresh
     for file in ("pyproject.toml", "tests/conftest.py"):

@@ -17,8 +17,8 @@ BATCH = 1 << 14
 @pytest.fixture
 def held(monkeypatch):
     """Read a tensor batch by batch, once to compile and once more; return the most bytes held, and those kept."""
-    monkeypatch.setattr("plait.checkpoint.dequantise.strips._SPAN", 1 << 17)
-    monkeypatch.setattr("plait.checkpoint.dequantise.strips._SMALL", 1 << 12)
+    for name, value in {"_SPAN": 1 << 17, "_SMALL": 1 << 12, "_AT_ONCE": 1 << 14}.items():
+        monkeypatch.setattr(f"plait.checkpoint.dequantise.strips.{name}", value)
 
     def held(tensor):
         out = np.empty(BATCH * (tensor.nbytes // tensor.size), np.uint8)
