@@ -20,7 +20,7 @@ from plait.ops.scratch import empty, tile_scope
 if TYPE_CHECKING:
     from plait.checkpoint.io import FileReader
 
-__all__ = ["Direct", "Strip", "StripForm", "columns_of", "field_columns", "part_of", "turned", "whole"]
+__all__ = ["Array", "Direct", "Strip", "StripForm", "columns_of", "field_columns", "part_of", "turned", "whole"]
 
 Array = npt.NDArray[Any]
 _SPAN = 1 << 22
