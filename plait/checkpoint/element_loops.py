@@ -9,7 +9,7 @@ import numpy as np
 from plait.ops.on_cpu.codec import decode_bf16, decode_f16, decode_float, encode_bf16, encode_f16, encode_float
 from plait.ops.on_cpu.jit import kernel
 
-__all__ = ["load_run", "store_run"]
+__all__ = ["finite_run", "load_run", "store_run"]
 
 
 @kernel
@@ -34,3 +34,20 @@ def store_run(kind: int, values: Any, out: Any) -> Any:
     else:
         good = encode_float(values, None, out)
     return np.int64(0) if good else np.int64(1)
+
+
+@kernel
+def finite_run(kind: int, raw: Any, room: Any) -> Any:
+    """Return 0 if all elements are finite, or else 1; they are decoded into `room`, as many at a time as it has."""
+    for begin in range(0, len(raw), len(room)):
+        part = raw[begin : begin + len(room)]
+        values = room[: len(part)]
+        if kind == 0:
+            good = decode_bf16(part, None, values)
+        elif kind == 1:
+            good = decode_f16(part, None, values)
+        else:
+            good = decode_float(part, None, values)
+        if not good:
+            return np.int64(1)
+    return np.int64(0)

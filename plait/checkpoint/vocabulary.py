@@ -98,7 +98,8 @@ def _text(name: str, files: Mapping[str, Path], texts: Mapping[str, str] | None)
 
 
 def _in_order(ids: Mapping[str, Any]) -> dict[str, int]:
-    return dict(sorted(((str(token), int(number)) for token, number in ids.items()), key=lambda item: item[1]))
+    numbers = {str(token): int(number) for token, number in ids.items()}
+    return {token: numbers[token] for token in sorted(numbers, key=numbers.__getitem__)}
 
 
 def _of_tokenizer_json(data: Mapping[str, Any], roles: Mapping[str, str]) -> Vocabulary:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from plait.checkpoint.elements import KINDS, load
+from plait.checkpoint.elements import KINDS, are_finite, load
 from plait.checkpoint.io import FileReader
 from plait.dtypes import DTYPES
 from plait.engine.device import Batch, Cpu, Device, Raw
@@ -355,6 +355,8 @@ class Tiler:
             self._check_finite(step, out)
 
     def _check_finite(self, step: Step, raw: Raw) -> None:
+        if step.dtype in KINDS and are_finite(raw, step.dtype):
+            return
         size = DTYPES[step.dtype].size
         for begin in range(0, len(raw), self.device.tile * size):
             with tile_scope():
