@@ -20,7 +20,7 @@ Signature = tuple[str, ...]
 _NAME = r'("[^"]+"|[\w.$-]+)'
 _LINES = re.MULTILINE | re.DOTALL
 _FREES = "NRT_MemInfo_call_dtor"
-_LIBRARY = {"memcpy", "memmove", "memset", "pread"}  # functions outside a kernel that are there in any process
+_LIBRARY = {"memcpy", "memmove", "memset", "pread", "sqrt"}  # functions outside a kernel that are there in any process
 _engines: list[Any] = []  # they own the code
 
 
