@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -97,6 +97,22 @@ class FileReader:
         for i in range(done, len(offsets)):
             place = int(places[i])
             self.read_into(file, int(offsets[i]), out[place : place + int(lengths[i])])
+
+    def read_spans(self, tensor: StoredTensor, spans: Sequence[tuple[int, int]], out: NDArray[np.uint8]) -> None:
+        """Read the bytes of elements [start, stop) of every span into `out`, one after the other.
+
+        Raises:
+            CheckpointError: as `read_into`.
+        """
+        size = DTYPES[tensor.dtype].size
+        starts, stops = (np.array([span[i] for span in spans], np.int64) * size for i in (0, 1))
+        lengths = stops - starts
+        places = np.cumsum(lengths) - lengths
+        if tensor.derived is None and tensor.strides is None:
+            self.read_pieces(tensor.file, tensor.offset + starts, places, lengths, out)
+            return
+        for (start, _), place, length in zip(spans, places.tolist(), lengths.tolist(), strict=True):
+            self.read_elements(tensor, start, out[place : place + length])
 
     def _pieces(self, file: str, *pieces: NDArray[Any]) -> int:
         """Read as many as can be read without a hitch; return how many."""

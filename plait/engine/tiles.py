@@ -16,6 +16,7 @@ from plait.checkpoint.io import FileReader
 from plait.dtypes import DTYPES
 from plait.engine.device import Batch, Cpu, Device, Raw
 from plait.engine.hashes import Streams
+from plait.engine.kept import Kept
 from plait.engine.threads import Stopped
 from plait.errors import MergeError, PlaitError
 from plait.methods import Method, find_method
@@ -25,7 +26,7 @@ from plait.ops.fusing import Program, grid_can, models_of_grid
 from plait.ops.scratch import empty
 from plait.planning.types import Plan, Source, Step
 
-__all__ = ["Kept", "Prepared", "Tiler", "applied", "blamed", "is_wide", "method_of"]
+__all__ = ["Prepared", "Tiler", "applied", "blamed", "is_wide", "method_of"]
 
 _MEND = "Mend or replace that input; --allow-nonfinite goes on all the same."
 
@@ -66,35 +67,6 @@ def blamed(step: Step) -> Iterator[None]:
     except Exception as error:
         what = f"{step.method or 'copying'} failed with {type(error).__name__}: {error}"
         raise MergeError(f"{step.name}: {what}") from error
-
-
-class Kept:
-    """What one thread has read of the step that it is measuring, as far as it fits: so that it is read once."""
-
-    def __init__(self, capacity: int) -> None:
-        self._buffer: Raw = np.empty(max(0, capacity), np.uint8)
-        self._used = 0
-        self._step: Step | None = None
-        self._grids: dict[int, Raw] = {}
-
-    def begin(self, step: Step | None) -> None:
-        """Forget what was kept; keep what is read of this step from now on (None: of none)."""
-        self._step, self._used, self._grids = step, 0, {}
-
-    def find(self, step: Step, start: int, shape: tuple[int, int]) -> Raw | None:
-        """Return the batch of that shape from element `start` on, or None."""
-        grid = self._grids.get(start) if step is self._step else None
-        return grid if grid is not None and grid.shape == shape else None
-
-    def room(self, step: Step, start: int, shape: tuple[int, int]) -> Raw | None:
-        """Return an array to read that batch into, or None when it is not to be kept."""
-        size = -(-shape[0] * shape[1] // 64) * 64
-        if step is not self._step or self._used + size > len(self._buffer):
-            return None
-        grid = self._buffer[self._used : self._used + shape[0] * shape[1]].reshape(shape)
-        self._used += size
-        self._grids[start] = grid
-        return grid
 
 
 @dataclass
@@ -282,7 +254,7 @@ class Tiler:
         return grid_can(set(batch.dtypes), len(batch.rows))
 
     def entries(self, step: Step, spans: Sequence[tuple[int, int]]) -> Any:
-        """Return the entries of these spans, one after the other, as one stack `[k, n]`; copied out of the tile's memory."""
+        """Return these spans' entries, one after the other, as one stack `[k, n]`, copied; nothing is hashed."""
         self._begin(step)
         inputs = (*step.sources, step.base) if step.base is not None else step.sources
         count = sum(stop - start for start, stop in spans)
@@ -300,6 +272,9 @@ class Tiler:
     def _gathered(self, source: Source, spans: Sequence[tuple[int, int]], count: int) -> Raw:
         size = DTYPES[source.dtype].size
         out: Raw = empty((count * size,), np.uint8)
+        if self.fusing and source.tensor is not None:
+            self.reader.read_spans(source.tensor, spans, out)
+            return out
         at = 0
         for start, stop in spans:
             self._read_into(source, start, stop, out[at : at + (stop - start) * size])

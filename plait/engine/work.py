@@ -17,10 +17,11 @@ from plait.dtypes import DTYPES
 from plait.engine.device import Cpu, Device
 from plait.engine.hashes import CHUNK, Registry, Streams
 from plait.engine.journal import Journal
+from plait.engine.kept import Kept
 from plait.engine.over_model import Together, rounds
 from plait.engine.prepare import Shared, columns, generator, known_of, needs_preparing, prepare, prepare_all, sample
 from plait.engine.threads import run_on_threads
-from plait.engine.tiles import Kept, Prepared, Tiler, blamed, method_of
+from plait.engine.tiles import Prepared, Tiler, blamed, method_of
 from plait.methods.measures import SAMPLE, Measure, Several
 from plait.ops import Rng
 from plait.planning.types import Placed, Plan, Step

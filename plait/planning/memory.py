@@ -18,8 +18,8 @@ __all__ = ["BATCH", "HELD", "TILE", "Geometry", "fit_threads", "kept_bytes", "pe
 
 TILE = 1 << 15
 """Elements that are computed at a time on a CPU: what stays in a core's cache."""
-BATCH = 1 << 18
-"""Elements that are read and written at a time."""
+BATCH = 1 << 19
+"""Elements that are read and written at a time: half as many leave the caches less, but twice as much to be said in Python."""
 HELD = 1 << 25
 """Bytes that ops may hold of a tensor's tiles from measuring to making."""
 _MOST_BLOCKS = 1 << 16  # sums of blocks that are held before they are added up

@@ -14,8 +14,8 @@ import pytest
 
 import plait
 from plait.engine.device import Cpu
+from plait.engine.kept import Kept
 from plait.engine.threads import Stopped, run_on_threads
-from plait.engine.tiles import Kept
 from plait.methods import Array, Deltas, Weights, method
 from plait.methods.method import _METHODS
 from plait.planning.memory import peak_memory
