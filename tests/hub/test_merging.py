@@ -96,7 +96,8 @@ def test_a_cut_is_gone_on_with_at_once(hub, pair, tmp_path):
     hub.fail("GET /cdn/", times=3, cut_after=2_500_000)
     hub.fail("GET /cdn/", times=1, status=502)
     merge(pair(), tmp_path / "out", planned=made)
-    assert hub.served < 2 * 4 * BIG + 100_000
+    # what a cut loses is in buffers on the way; from the beginning again would be 7 million more
+    assert hub.served < 2 * 4 * BIG + 1_000_000
 
 
 def test_a_hub_that_forgets_ranges_sends_the_file_anew(hub, pair, tmp_path):
