@@ -9,9 +9,9 @@ from typing import Any
 
 from plait.hub.library import library
 
-__all__ = ["Answer", "ask", "file_url"]
+__all__ = ["CHUNK", "Answer", "ask", "file_url"]
 
-_CHUNK = 1 << 16  # what a cut loses at most
+CHUNK = 1 << 16  # what a cut loses at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ def ask(url: str, begin: int, end: int | None = None) -> Iterator[Answer]:
     if callable(session.stream):  # httpx, of huggingface_hub 1.0 and later; requests has a switch of that name
         with session.stream("GET", url, headers=headers, timeout=timeout) as response:
             hub.utils.hf_raise_for_status(response)
-            yield _answer(response, response.iter_bytes(_CHUNK))
+            yield _answer(response, response.iter_bytes(CHUNK))
     else:
         with session.get(url, headers=headers, timeout=timeout, stream=True) as response:
             hub.utils.hf_raise_for_status(response)
-            yield _answer(response, response.iter_content(_CHUNK))
+            yield _answer(response, response.iter_content(CHUNK))
 
 
 def _answer(response: Any, chunks: Iterator[bytes]) -> Answer:

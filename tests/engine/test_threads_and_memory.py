@@ -68,7 +68,7 @@ def test_no_threads_are_too_few(threads, models, recipe, tmp_path):
 @pytest.mark.parametrize("name", ["linear", "ties"])
 def test_memory_does_not_grow_with_the_model(name, write, recipe, tmp_path):
     peaks = []
-    for layers in (20, 80):  # with fewer, the two threads need not have met their largest tensors at once
+    for layers in (6, 60):
         shapes = {f"model.layers.{i}.mlp.up_proj.weight": (512, 1024) for i in range(layers)}
         for seed, model in enumerate(("base", "a", "b")):
             write(f"{layers}/{model}", seed, "BF16", shapes=shapes)
@@ -76,7 +76,7 @@ def test_memory_does_not_grow_with_the_model(name, write, recipe, tmp_path):
         code = [sys.executable, "-c", PEAK, "recipe.yml", "out"]
         done = subprocess.run(code, cwd=tmp_path / str(layers), capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout))
-    assert peaks[1] < 1.1 * peaks[0], peaks  # the weights themselves grow from 60 to 240 MB
+    assert peaks[1] < 1.05 * peaks[0], peaks
 
 
 def test_what_is_kept_is_given_back_only_whole():
