@@ -119,13 +119,9 @@ def merge(
     made = planned or plan(recipe, shard_size=shard_size, seed=seed)
     if made.recipe.adapter is not None:
         from plait.adapters.merging import Work, merge_adapters
-        from plait.engine.folder import make_durable
 
-        work = Work(threads or _cores(), memory, device, overwrite, verify, allow_nonfinite)
-        merged = merge_adapters(made, Path(out), work, on_event or (lambda _event: None))
-        if sync:
-            make_durable(merged.path)
-        return merged
+        work = Work(threads or _cores(), memory, device, overwrite, verify, allow_nonfinite, sync)
+        return merge_adapters(made, Path(out), work, on_event or (lambda _event: None))
     lock = read_lock(Path(recipe))
     return execute(
         made,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,9 +21,17 @@ from plait.adapters.report import Extraction, ModuleRank, card_of
 from plait.adapters.values import differs, read_delta
 from plait.checkpoint import Checkpoint, FileReader, FileWriter, StoredTensor, natural_key, open_checkpoint
 from plait.engine.fetch import fetch_tensors
-from plait.engine.folder import check_output, make_folder, partial_folder, publish, require_space, sweep
+from plait.engine.folder import (
+    check_output,
+    make_folder,
+    partial_folder,
+    publish,
+    removed_on_failure,
+    require_space,
+    sweep,
+)
 from plait.engine.journal import JOURNAL_NAME, Journal
-from plait.engine.run import Event
+from plait.engine.run import Event, Meter
 from plait.engine.threads import run_on_threads
 from plait.errors import CheckpointError, PlaitError
 from plait.hub.library import is_hub_id
@@ -68,22 +74,6 @@ class _Scratch:
         return StoredTensor(name, "F32", factor.shape, self.path, place)
 
 
-@dataclass
-class _Meter:
-    """Passes progress on, from all threads."""
-
-    tell: Callable[[Event], None]
-    read: int = 0
-    written: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __call__(self, text: str, read: int = 0, written: int = 0) -> None:
-        with self.lock:
-            self.read += read
-            self.written += written
-            self.tell(Event("progress", text, self.read, self.written))
-
-
 def extract_adapter(
     base: str,
     model: str,
@@ -110,8 +100,8 @@ def extract_adapter(
     partial = partial_folder(out)
     make_folder(partial)
     on_event(Event("start", str(out)))
-    meter = _Meter(on_event)
-    with Journal(partial, "extract", fresh=True), _removed_on_failure(partial), on_one_thread(), FileReader() as reader:
+    meter = Meter(on_event)
+    with Journal(partial, "extract", fresh=True), removed_on_failure(partial), on_one_thread(), FileReader() as reader:
         sweep(partial, {JOURNAL_NAME})
         plan = arrange(choice, _changed(choice, reader, threads, meter))
         require_space(partial, sum(pair.model.nbytes for pair in plan.whole))
@@ -122,7 +112,6 @@ def extract_adapter(
         size = _write(partial, found, reader, meter)
         (partial / _SCRATCH).unlink()
         publish(partial, out, overwrite=overwrite)
-        (out / JOURNAL_NAME).unlink()
     on_event(Event("done", str(out), meter.read, meter.written))
     return _extraction(out, found, size, time.monotonic() - began)
 
@@ -145,16 +134,6 @@ def _fetch(opened: tuple[Checkpoint, ...], on_event: Callable[[Event], None]) ->
     fetch_tensors(tensors, lambda name, done, total: on_event(Event("download", name, fetched=done, to_fetch=total)))
 
 
-@contextmanager
-def _removed_on_failure(partial: Path) -> Iterator[None]:
-    """Leave nothing of work that stopped: an extraction begins anew."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
 @dataclass(frozen=True)
 class _Found:
     """Everything that the adapter is made of."""
@@ -170,7 +149,7 @@ class _Found:
     """The base's, where it was named with one."""
 
 
-def _changed(choice: Choice, reader: FileReader, threads: int, meter: _Meter) -> set[str]:
+def _changed(choice: Choice, reader: FileReader, threads: int, meter: Meter) -> set[str]:
     """Compare the tensors that would be saved whole."""
     found: set[str] = set()
 
@@ -190,7 +169,7 @@ def _factored(
     folder: Path,
     reader: FileReader,
     limits: tuple[int, int, int],
-    meter: _Meter,
+    meter: Meter,
 ) -> tuple[_Kept, ...]:
     """Factor every delta that is not zero; in natural order."""
     seed, threads, memory = limits
@@ -223,7 +202,7 @@ def _keep(pair: Pair, made: Factors, scratch: _Scratch) -> _Kept:
     return _Kept(rank, up, scratch.put(f"{_PREFIX}{module}.lora_A.weight", made.down))
 
 
-def _write(partial: Path, found: _Found, reader: FileReader, meter: _Meter) -> int:
+def _write(partial: Path, found: _Found, reader: FileReader, meter: Meter) -> int:
     """Write every file of the adapter; returns the size of its weights."""
     if not found.kept and not found.plan.whole and not found.plan.biases:
         raise PlaitError(

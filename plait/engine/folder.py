@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from plait.engine.journal import JOURNAL_NAME
 from plait.errors import OutputError
 
-__all__ = ["check_output", "make_durable", "make_folder", "partial_folder", "publish", "require_space", "sweep"]
+__all__ = [
+    "check_output",
+    "make_durable",
+    "make_folder",
+    "partial_folder",
+    "publish",
+    "removed_on_failure",
+    "require_space",
+    "sweep",
+]
 
 _OURS = ("plait.lock", "config.json", "model.safetensors", "model.safetensors.index.json", "adapter_config.json")
 
@@ -80,12 +90,16 @@ def require_space(folder: Path, needed: int) -> None:
         )
 
 
-def publish(partial: Path, out: Path, *, overwrite: bool) -> None:
-    """Give a finished folder its name. An earlier output steps aside first and is removed after.
+def publish(partial: Path, out: Path, *, overwrite: bool, sync: bool = False) -> None:
+    """Give a finished folder its name, and end its journal. An earlier output steps aside first and is removed after.
+
+    With `sync`, all of it is on the disk before, and its name after.
 
     Raises:
-        OutputError: the folder could not be renamed, or something came to be at `out` meanwhile.
+        OutputError: the folder could not be renamed or written to the disk, or something came to be at `out` meanwhile.
     """
+    if sync:
+        make_durable(partial)
     _check_there(out, overwrite=overwrite)
     old = _replaced_folder(out)
     try:
@@ -99,6 +113,9 @@ def publish(partial: Path, out: Path, *, overwrite: bool) -> None:
             old.rename(out)
         raise OutputError(f"{partial} could not be renamed to {out}: {error.strerror}.") from error
     shutil.rmtree(old, ignore_errors=True)
+    (out / JOURNAL_NAME).unlink()
+    if sync:
+        make_durable(out)
 
 
 def make_durable(folder: Path) -> None:
@@ -137,3 +154,13 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {error.strerror}.") from error
+
+
+@contextmanager
+def removed_on_failure(partial: Path) -> Iterator[None]:
+    """Leave nothing of work that stopped, where the next one begins anew."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

@@ -14,7 +14,7 @@ from plait.checkpoint.io import FileReader, FileWriter
 from plait.engine.device import device_named
 from plait.engine.fetch import fetch_inputs
 from plait.engine.fingerprint import fingerprint
-from plait.engine.folder import check_output, make_durable, make_folder, partial_folder, publish, require_space, sweep
+from plait.engine.folder import check_output, make_folder, partial_folder, publish, require_space, sweep
 from plait.engine.hashes import Registry
 from plait.engine.journal import JOURNAL_NAME, Journal
 from plait.engine.model_class import model_class_findings
@@ -29,7 +29,7 @@ from plait.planning.memory import fit_threads, kept_bytes, room_to_keep
 from plait.planning.totals import bytes_read
 from plait.planning.types import Plan
 
-__all__ = ["Event", "MergeResult", "execute"]
+__all__ = ["Event", "MergeResult", "Meter", "execute"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class MergeResult:
 
 
 @dataclass
-class _Meter:
+class Meter:
     """Adds up progress from all threads and passes it on."""
 
     tell: Callable[[Event], None]
@@ -72,7 +72,8 @@ class _Meter:
     def __post_init__(self) -> None:
         self._lock = ThreadLock()
 
-    def __call__(self, name: str, read: int, written: int) -> None:
+    def __call__(self, name: str, read: int = 0, written: int = 0) -> None:
+        """Tell of bytes read and written of a tensor."""
         with self._lock:
             self.read += read
             self.written += written
@@ -106,7 +107,7 @@ def execute(
     mark = fingerprint(plan)
     partial = partial_folder(out)
     make_folder(partial)
-    meter = _Meter(tell)
+    meter = Meter(tell)
     with Journal(partial, mark, fresh=not resume, allow_nonfinite=allow_nonfinite) as journal:
         if not journal.same:
             sweep(partial, {JOURNAL_NAME})
@@ -130,20 +131,11 @@ def execute(
         if verify:
             tell(Event("verify", str(out), meter.read, meter.written))
             warnings += _verified(plan, partial, work)
-        _publish(partial, out, overwrite=overwrite, sync=sync)
+        publish(partial, out, overwrite=overwrite, sync=sync)
     for text in warnings:
         tell(Event("warning", text))
     tell(Event("done", str(out), meter.read, meter.written))
     return MergeResult(out, plan, time.monotonic() - began, bytes_read(plan), meter.written, hashes, tuple(warnings))
-
-
-def _publish(partial: Path, out: Path, *, overwrite: bool, sync: bool) -> None:
-    if sync:
-        make_durable(partial)
-    publish(partial, out, overwrite=overwrite)
-    (out / JOURNAL_NAME).unlink()
-    if sync:
-        make_durable(out)
 
 
 def _cores() -> int:
@@ -151,7 +143,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _lay_files(plan: Plan, partial: Path, writer: FileWriter, meter: _Meter) -> None:
+def _lay_files(plan: Plan, partial: Path, writer: FileWriter, meter: Meter) -> None:
     """Make every file of weights at its full size, header first; keep those that are there already."""
     require_space(partial, sum(max(0, file.size - _taken(partial / file.name)) for file in plan.files))
     for file in plan.files:

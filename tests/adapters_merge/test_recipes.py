@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,3 +294,21 @@ def test_a_step_after_the_method(adapter, recipe, deltas):
     for name in one:
         np.testing.assert_allclose(thrice[name], 3 * one[name], atol=1e-5)
         np.testing.assert_allclose(back[name], one[name], atol=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of open files are read from /proc")
+@pytest.mark.parametrize("sync", [True, False])
+def test_what_is_to_be_on_the_disk_is_before_the_adapter_has_its_name(sync, adapter, recipe, monkeypatch):
+    adapter("one", 1)
+    adapter("two", 2)
+    before: set[str] = set()
+    real = os.fsync
+
+    def note(fd: int) -> None:
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        before.update([path.name] if "out.partial" in str(path) and not Path("out").exists() else [])
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    plait.merge(recipe("one", "two", adapter={"rank": 2}), "out", sync=sync)
+    assert ({"adapter_model.safetensors", "adapter_config.json", "out.partial"} <= before) is sync

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +24,18 @@ from plait.checkpoint.opening import open_adapter
 from plait.engine import work as engine
 from plait.engine.device import device_named
 from plait.engine.fetch import fetch_inputs
-from plait.engine.folder import check_output, make_folder, partial_folder, publish, require_space, sweep
+from plait.engine.folder import (
+    check_output,
+    make_folder,
+    partial_folder,
+    publish,
+    removed_on_failure,
+    require_space,
+    sweep,
+)
 from plait.engine.hashes import Registry, Streams
 from plait.engine.journal import JOURNAL_NAME, Journal
-from plait.engine.run import Event
+from plait.engine.run import Event, Meter
 from plait.engine.threads import run_on_threads
 from plait.engine.verify import check_lock, inputs_without_effect
 from plait.errors import ArgumentError, MergeError
@@ -56,22 +62,7 @@ class Work:
     overwrite: bool
     verify: bool
     allow_nonfinite: bool
-
-
-@dataclass
-class _Meter:
-    """Passes progress on, from all threads."""
-
-    tell: Callable[[Event], None]
-    read: int = 0
-    written: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __call__(self, text: str, read: int = 0, written: int = 0) -> None:
-        with self.lock:
-            self.read += read
-            self.written += written
-            self.tell(Event("progress", text, self.read, self.written))
+    sync: bool
 
 
 def merge_adapters(plan: Plan, out: Path, options: Work, tell: Callable[[Event], None]) -> AdapterMerge:
@@ -84,21 +75,20 @@ def merge_adapters(plan: Plan, out: Path, options: Work, tell: Callable[[Event],
     fetch_inputs(plan, lambda name, done, total: tell(Event("download", name, fetched=done, to_fetch=total)), out)
     partial = partial_folder(out)
     make_folder(partial)
-    meter = _Meter(tell)
-    with Journal(partial, "adapter", fresh=True) as journal, _removed_on_failure(partial), on_one_thread():
+    meter = Meter(tell)
+    with Journal(partial, "adapter", fresh=True) as journal, removed_on_failure(partial), on_one_thread():
         sweep(partial, {JOURNAL_NAME})
         tell(Event("start", str(out)))
         made = _make(plan, partial, out, options, journal, meter)
         warnings = [*made.warnings, *([text] if (text := licences(read)[1]) else [])]
-        publish(partial, out, overwrite=options.overwrite)
-        (out / JOURNAL_NAME).unlink()
+        publish(partial, out, overwrite=options.overwrite, sync=options.sync)
     for text in warnings:
         tell(Event("warning", text))
     tell(Event("done", str(out), meter.read, meter.written))
     return replace(made, seconds=time.monotonic() - began, warnings=tuple(warnings))
 
 
-def _make(plan: AdapterPlan, partial: Path, out: Path, options: Work, journal: Journal, meter: _Meter) -> AdapterMerge:
+def _make(plan: AdapterPlan, partial: Path, out: Path, options: Work, journal: Journal, meter: Meter) -> AdapterMerge:
     """Make all of the adapter in `partial`."""
     limits = options.threads, options.memory
     with FileReader() as reader, FileWriter() as writer:
@@ -127,22 +117,12 @@ def _make(plan: AdapterPlan, partial: Path, out: Path, options: Work, journal: J
     return AdapterMerge(out, plan, 0.0, *done, hashes, idle, modules=modules, left_out=left_out, nbytes=size)
 
 
-@contextmanager
-def _removed_on_failure(partial: Path) -> Iterator[None]:
-    """Leave nothing of work that stopped: the next one begins anew."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
 def _merge_cores(
     plan: AdapterPlan,
     partial: Path,
     options: Work,
     files: tuple[FileReader, FileWriter, Journal],
-    meter: _Meter,
+    meter: Meter,
 ) -> engine.Work:
     """Let the engine merge what methods have a part in: cores, biases of B, tensors saved whole."""
     steps = [one.step for one in plan.makings if one.how == "core"] + [*plan.biases.values(), *plan.whole]
@@ -207,7 +187,7 @@ def _finish(
     limits: tuple[int, int],
     reader: FileReader,
     writer: FileWriter,
-    meter: _Meter,
+    meter: Meter,
 ) -> dict[str, Finished]:
     """Make the factors of every module; in natural order, without those that change nothing."""
     scratch = Scratch(str(partial / _SCRATCH), plan.factors, writer)

@@ -76,7 +76,7 @@ def _llama3(header: Header, config: Mapping[str, Any], stored: Factors, size: in
         settings = {"rope_type": "llama3", "factor": float(str(stored.max())), **_LLAMA3}
         settings["original_max_position_embeddings"] = length
         expected = llama3_factors(theta, size, settings)
-        if np.allclose(stored, expected, rtol=1e-5):
+        if np.allclose(stored, expected, rtol=1e-5, atol=0):
             return settings
     raise CheckpointError(
         f"{header.file}: {ONE} are not the factors of Llama 3's rope scaling, and no other kind is known to have them. "
