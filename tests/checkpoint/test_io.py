@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plait.checkpoint import FileReader, FileWriter, io
+from plait.checkpoint import FileReader, FileWriter, StoredTensor, io
 from plait.checkpoint.open_files import OpenFiles
 from plait.errors import CheckpointError, OutputError
 
@@ -215,3 +215,18 @@ def test_output_that_cannot_be_written(mode, tmp_path):
             writer.write_at(str(tmp_path / "none"), 0, b"x")
         with pytest.raises(OutputError, match="cannot be written"):
             writer.sync(str(tmp_path / "none"))
+
+
+def test_spans_of_a_tensor_are_read_one_after_the_other(mode, files):
+    """As it lies in the file, and turned."""
+    file, content = next(iter(files.items()))
+    values = np.frombuffer(content[100:2500], np.uint16).reshape(30, 40)
+    spans = [(5, 60), (60, 61), (1100, 1200), (0, 3)]
+    with FileReader() as reader:
+        for tensor, flat in (
+            (StoredTensor("x", "BF16", (30, 40), file, 100), values.reshape(-1)),
+            (StoredTensor("x", "BF16", (40, 30), file, 100, strides=(1, 40)), values.T.reshape(-1)),
+        ):
+            out = np.empty(2 * 159, np.uint8)
+            reader.read_spans(tensor, spans, out)
+            assert out.tobytes() == b"".join(flat[start:stop].tobytes() for start, stop in spans)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import plait
-from plait.engine import model_class
+from plait.engine import model_class, verify
 from plait.planning.types import Plan
 
 
@@ -50,6 +50,19 @@ def test_changed_bytes_are_noticed(change, linear, tmp_path):
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (
         tmp_path / "good" / "model.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.parametrize(("parts", "every"), [(0.5, 1), (3.01, 3), (10**5, 10**5)])
+def test_of_a_large_output_some_units_are_read_again(parts, every, linear, tmp_path, monkeypatch):
+    read: list[int] = []
+    digest = verify.digest_of_unit
+    monkeypatch.setattr(verify, "digest_of_unit", lambda *args: read.append(1) or digest(*args))
+    size = sum(step.size * 2 for step in plait.plan(linear).steps)
+    monkeypatch.setattr(verify, "_READ_AGAIN", max(1, int(size / parts)))
+    plait.merge(linear, tmp_path / "out")
+    units = sum(verify.units_of(step) for step in plait.plan(linear).steps)
+    assert units > 3
+    assert len(read) == -(-units // every)
 
 
 def _rename(raw: bytearray) -> None:

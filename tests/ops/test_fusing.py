@@ -139,11 +139,18 @@ def test_what_was_drawn_for_sums_is_not_drawn_again(code, has_base, monkeypatch)
         noted = sums_of_grid(kept_sums, grid, code, 4096, has_base=has_base, memory=memory)
         assert noted.tobytes() == sums.tobytes()
     assert (len(memory.held), memory.room) == (1, 0)
-    other = merging(lambda x: ops.weighted_sum(ops.drop(x, 0.9 * D, Rng(KEYS)), W), 3)
+    others = [
+        (merging(lambda x, d=density, k=keys: ops.weighted_sum(ops.drop(x, d, Rng(k)), W), 3), start)
+        for density, keys, start in ((0.8 * D, KEYS, 4096), (D, KEYS[::-1].copy(), 4096), (D, KEYS, 8192))
+    ]
+    for other, start in others:  # what was noted is not theirs
+        plain = np.empty(grid.shape[1], np.uint8)
+        assert merge_grid(other, grid, code, start, plain, has_base=has_base)
+        assert merge_grid(other, grid, code, start, out, has_base=has_base, memory=memory)
+        assert out.tobytes() == plain.tobytes()
     monkeypatch.setattr(grids, "_words", lambda program, _high: np.zeros((len(program.keys), 3), np.uint32))
-    for at, run, same in ((4096, program, True), (8192, program, False), (4096, other, False)):
-        merge_grid(run, grid, code, at, out, has_base=has_base, memory=memory)
-        assert (out.tobytes() == expected.tobytes()) is same
+    assert merge_grid(program, grid, code, 4096, out, has_base=has_base, memory=memory)
+    assert out.tobytes() == expected.tobytes()
 
 
 def test_a_run_across_the_2_to_the_32nd_element_is_left_to_the_ops():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -156,21 +158,14 @@ class AddedBias:
             np.add(values, values.dtype.type(self.scaling) * added, out=values)
 
 
-class _floats:  # noqa: N801 - reads as a function
+@contextmanager
+def _floats(raw: npt.NDArray[np.uint8], kind: type[np.floating[Any]]) -> Iterator[Floats]:
     """Show raw bytes as floats for a while; through a copy where they do not lie as floats must."""
-
-    def __init__(self, raw: npt.NDArray[np.uint8], kind: type[np.floating[Any]]) -> None:
-        self._raw = raw
-        view: Floats = raw.view(kind)
-        self._values: Floats = view if view.flags.aligned else np.empty(view.shape, kind)
-        self._copied = self._values is not view
-
-    def __enter__(self) -> Floats:
-        return self._values
-
-    def __exit__(self, *_: object) -> None:
-        if self._copied:
-            self._raw[:] = self._values.view(np.uint8)
+    view: Floats = raw.view(kind)
+    values: Floats = view if view.flags.aligned else np.empty(view.shape, kind)
+    yield values
+    if values is not view:
+        raw[:] = values.view(np.uint8)
 
 
 def _kind(base: StoredTensor) -> type[np.floating[Any]]:
