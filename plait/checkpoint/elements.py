@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from plait.checkpoint.loops import run_loop
+from plait.ops.codec import KINDS
 
-__all__ = ["KINDS", "are_finite", "load", "store"]
+__all__ = ["are_finite", "load", "store"]
 
 _ROOM = 1024  # floats, in the first-level cache
-
-KINDS: dict[str, tuple[int, Any]] = {"BF16": (0, np.uint16), "F16": (1, np.uint16), "F32": (2, np.float32)}
-"""Codes of the element types that there are loops for; by what number kernels know each, and how they see its bytes."""
 
 
 def load(raw: npt.NDArray[np.uint8], code: str, values: npt.NDArray[Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from plait.checkpoint.elements import KINDS, are_finite, load
+from plait.checkpoint.elements import are_finite, load
 from plait.checkpoint.io import FileReader
 from plait.dtypes import DTYPES
 from plait.engine.device import Batch, Cpu, Device, Raw
@@ -22,6 +22,7 @@ from plait.errors import MergeError, PlaitError
 from plait.methods import Method, find_method
 from plait.methods.measures import Measure
 from plait.ops import BLOCK, Rng, tile_scope, weighted_sum
+from plait.ops.codec import KINDS
 from plait.ops.fusing import Program, grid_can, models_of_grid
 from plait.ops.scratch import empty
 from plait.planning.types import Plan, Source, Step

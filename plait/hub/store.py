@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from plait.caches import own_cache
 from plait.hub.library import endpoint
 
 __all__ = [
@@ -50,9 +51,7 @@ class Listing:
 
 
 def _root() -> Path:
-    own = os.environ.get("PLAIT_CACHE_DIR")
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plait"
-    return (Path(own) if own else user) / "hub"
+    return own_cache() / "hub"
 
 
 def _repository(repo: str) -> Path:

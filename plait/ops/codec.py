@@ -7,11 +7,17 @@ floats are float32 or float64. On numpy arrays one fused Numba pass; on torch te
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from plait.ops.sides import Array, side
 
-__all__ = ["CODES", "decode", "decode_delta", "encode"]
+__all__ = ["CODES", "KINDS", "decode", "decode_delta", "encode"]
 
 CODES = ("BF16", "F16", "F32", "F64", "F8_E4M3", "F8_E5M2")
+KINDS: dict[str, tuple[int, Any]] = {"BF16": (0, np.uint16), "F16": (1, np.uint16), "F32": (2, np.float32)}
+"""Codes of the types that there are loops over raw elements for; by what number these know each, and see its bytes as."""
 
 
 def decode(raw: Array, dtype_code: str, out: Array) -> bool:

@@ -13,11 +13,12 @@ FACTS = {"plait.errors", "plait.dtypes"}
 MAY_IMPORT: dict[str, set[str]] = {
     "plait.errors": set(),
     "plait.dtypes": set(),
-    "plait.ops": {"plait.dtypes"},
+    "plait.caches": set(),
+    "plait.ops": {"plait.dtypes", "plait.caches"},
     "plait.methods": {*FACTS, "plait.ops"},
     "plait.recipe": FACTS,
     "plait.structure": FACTS,
-    "plait.hub": {"plait.errors"},
+    "plait.hub": {"plait.errors", "plait.caches"},
     # ops: quantised weights and adapters are made on demand, by the same kernels; hub: names, and parts of files
     "plait.checkpoint": {*FACTS, "plait.structure", "plait.ops", "plait.hub"},
     "plait.output.config": {*FACTS, "plait.structure", "plait.output.layer_settings"},

@@ -125,9 +125,9 @@ def verify(plan: AdapterPlan, folder: Path, finished: Mapping[str, Finished]) ->
     wrong = sorted(found.modules.keys() ^ finished.keys())
     wrong += [
         module
-        for module in found.modules.keys() & finished.keys()
-        if found.modules[module].parts["down"].shape[0] != written.settings.rank_of(module)
-        or abs(written.settings.scaling(module) - 1) > 0
+        for module, lora in found.modules.items()
+        if module in finished
+        and (lora.parts["down"].shape[0] != written.settings.rank_of(module) or written.settings.scaling(module) != 1)
     ]
     names = {options[0] for _, options in found.whole.values()}
     wrong += sorted(names ^ {step.name.replace(BASE_LAYER, ".weight") for step in plan.whole})

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from plait.checkpoint.elements import KINDS, load
+from plait.checkpoint.elements import load
 from plait.checkpoint.loops import run_loop
 from plait.checkpoint.needs import made_bytes
 from plait.checkpoint.types import StoredTensor
 from plait.dtypes import DTYPES
+from plait.ops.codec import KINDS
 from plait.ops.scratch import empty, tile_scope
 
 if TYPE_CHECKING:

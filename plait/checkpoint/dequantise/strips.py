@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from plait.checkpoint.dequantise.bands import Floats, floats_of
-from plait.checkpoint.elements import KINDS
 from plait.checkpoint.loops import run_loop
 from plait.checkpoint.needs import made_bytes
 from plait.checkpoint.types import StoredTensor
 from plait.dtypes import DTYPES
+from plait.ops.codec import KINDS
 from plait.ops.scratch import empty, tile_scope
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from plait.ops.codec import KINDS
 from plait.ops.fusing.kept import compiled
 from plait.ops.fusing.machine import Signature
 from plait.ops.fusing.program import Program, summing
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 Grid = npt.NDArray[np.uint8]
-_KINDS: dict[str, tuple[int, Any]] = {"BF16": (0, np.uint16), "F16": (1, np.uint16), "F32": (2, np.float32)}
 _MOST_ROWS = 60  # the measuring kernels answer with a bit for each
 _WORD = 0xFFFFFFFF
 _MOST_AT_ONCE = 8  # models whose products are all added up in one loop
@@ -39,7 +39,7 @@ _BITS = 8  # drops whose results are noted in a byte
 
 def grid_can(codes: set[str], rows: int) -> bool:
     """Whether grids of these element types and so many rows can be run."""
-    return len(codes) == 1 and codes <= _KINDS.keys() and rows <= _MOST_ROWS
+    return len(codes) == 1 and codes <= KINDS.keys() and rows <= _MOST_ROWS
 
 
 def merge_grid(
@@ -62,7 +62,7 @@ def merge_grid(
     """
     if (program.models + has_base, out.size) != grid.shape:
         raise ValueError(f"a grid {list(grid.shape)} is not {program.models} models for {out.size} bytes")
-    view = _KINDS[code][1]
+    view = KINDS[code][1]
     elements = grid.view(view)
     held = memory.held.get(_drawn(program, start, elements)) if memory else None
     if held is not None:
@@ -84,7 +84,7 @@ def sums_of_grid(
 
     What random drops keep is held in `memory`, where there is room, for `merge_grid`.
     """
-    elements = grid.view(_KINDS[code][1])
+    elements = grid.view(KINDS[code][1])
     blocks = np.empty((-(-elements.shape[1] // BLOCK), len(program.results)))
     room = empty((len(program.results) * BLOCK,), np.float32), empty((LANES,), np.float64)
     which = "squares" if squared else "sums", code, has_base
@@ -110,7 +110,7 @@ def rows_of_grid(
     program: Program, grid: Grid, code: str, start: int, *, has_base: bool
 ) -> npt.NDArray[np.float32] | None:
     """Return a summing program's results over a grid, `[results, n]` in the tile's memory; None where `merge_grid` fails."""
-    elements = grid.view(_KINDS[code][1])
+    elements = grid.view(KINDS[code][1])
     rows = empty((len(program.results), elements.shape[1]), np.float32)
     return rows if _run(program, ("rows", code, has_base), elements, start, rows) else None
 
@@ -172,7 +172,7 @@ def window_of_grid(
         tables = empty((len(program.results) * PIECE,), np.float32), shift, low_bits, counts, above, loose
         return _result(program, ("window", code, has_base), elements, start, size, step, *tables)
 
-    elements = grid.view(_KINDS[code][1])
+    elements = grid.view(KINDS[code][1])
     return _counted(elements.shape[1], counted)
 
 
@@ -195,7 +195,7 @@ def histogram_of_grid(
         room = empty((len(program.results) * PIECE,), np.float32)
         return _result(program, ("bins", code, has_base), elements, start, size, step, room, high, counts)
 
-    elements = grid.view(_KINDS[code][1])
+    elements = grid.view(KINDS[code][1])
     return _counted(elements.shape[1], counted)
 
 
@@ -210,7 +210,7 @@ def _counted(size: int, counted: Callable[[int, int], int]) -> bool:
 def gram_of_grid(grid: Grid, code: str, *, has_base: bool) -> tuple[npt.NDArray[np.float64], list[bool]]:
     """Return the `gram_blocks` of the grid's models (differences when there is a base), and which rows are finite."""
     models = len(grid) - has_base
-    elements = grid.view(_KINDS[code][1])
+    elements = grid.view(KINDS[code][1])
     pairs = models * (models + 1) // 2
     blocks = np.empty((-(-elements.shape[1] // BLOCK), pairs))
     program = _as_they_are(models) if models <= _MOST_AT_ONCE else None
@@ -235,7 +235,7 @@ def _as_they_are(models: int) -> Program | None:
 
 def _measured(name: str, grid: Grid, code: str, has_base: bool, *rest: npt.NDArray[Any]) -> list[bool]:
     """Run one of the measuring kernels; returns which rows are finite."""
-    kind, view = _KINDS[code]
+    kind, view = KINDS[code]
     elements = grid.view(view)
     kernel = _kernel(name, str(elements.dtype), tuple(f"{array.dtype}[{array.ndim}]" for array in rest))
     mask = kernel(kind, elements, has_base, *rest)

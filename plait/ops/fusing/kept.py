@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from plait.caches import own_cache
 from plait.ops.fusing.machine import Code, Signature, loaded, made, processor
 
 __all__ = ["compiled"]
@@ -36,7 +37,7 @@ def compiled(source: str, signature: Signature) -> Callable[..., int]:
 def _compiled(source: str, signature: Signature) -> Callable[..., int]:
     versions = f"{version('numba')} {version('llvmlite')} {processor()} {_helpers()}"
     name = hashlib.blake2b(f"{versions}\n{signature}\n{source}".encode(), digest_size=12).hexdigest()
-    file = _folder() / f"{name}.kernel"
+    file = own_cache() / f"{name}.kernel"
     code = _read(file)
     if code is None:
         run = _by_numba(source)
@@ -61,15 +62,10 @@ def _by_numba(source: str) -> Callable[..., Any]:
 def _helpers() -> str:
     """Tell by content the functions that kernels call, which are compiled into them."""
     state = hashlib.blake2b(digest_size=12)
-    for file in sorted((Path(__file__).parents[1] / "on_cpu").glob("*.py")):
+    ops = Path(__file__).parents[1]
+    for file in (ops / "sizes.py", *sorted((ops / "on_cpu").glob("*.py"))):
         state.update(file.read_bytes())
     return state.hexdigest()
-
-
-def _folder() -> Path:
-    """Where compiled kernels are kept: $PLAIT_CACHE_DIR, or plait's part of the user's cache folder."""
-    own = os.environ.get("PLAIT_CACHE_DIR")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plait"
 
 
 def _read(file: Path) -> Code | None:
